@@ -1,0 +1,109 @@
+"""Which array library is a point made of, and the few operations that differ.
+
+A point is a numpy array, a torch tensor on any device, or a mapping of named arrays
+(*blocks*, such as the parameters of a network). Solvers take their namespace from the
+point that they were given, so that a tensor on a GPU stays there. torch is never imported
+here before a tensor has been seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Array",
+    "Blocks",
+    "Floats",
+    "Point",
+    "as_like",
+    "copy",
+    "is_array",
+    "is_blocks",
+    "is_torch",
+    "namespace",
+    "size",
+    "to_numpy",
+]
+
+Array: TypeAlias = npt.NDArray[Any]
+"""A numpy array, or a torch tensor used through :func:`namespace`."""
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+"""A numpy array of double precision."""
+
+Blocks: TypeAlias = Mapping[str, Array]
+"""A point in named pieces; the order of the mapping is the order of the coordinates."""
+
+Point: TypeAlias = Array | Blocks
+"""What a numeric solver moves."""
+
+
+def is_torch(x: object) -> bool:
+    """Tell whether ``x`` is a torch tensor, without importing torch."""
+    return type(x).__module__.partition(".")[0] == "torch" and hasattr(x, "device")
+
+
+def is_array(x: object) -> TypeGuard[Array]:
+    """Tell whether ``x`` is an array of a library that dfo computes with."""
+    return isinstance(x, np.ndarray) or is_torch(x)
+
+
+def is_blocks(x: object) -> TypeGuard[Blocks]:
+    """Tell whether ``x`` is a point in named pieces."""
+    return isinstance(x, Mapping)
+
+
+def namespace(x: object) -> Any:
+    """Return the array namespace of ``x``: numpy, or array-api-compat's torch."""
+    if isinstance(x, np.ndarray):
+        return np
+    if is_torch(x):
+        import array_api_compat.torch as xp
+
+        return xp
+    return np
+
+
+def to_numpy(x: object) -> Array:
+    """Return ``x`` as a numpy array on the host (no copy where none is needed)."""
+    if is_torch(x):
+        tensor: Any = x
+        tensor = tensor.detach().cpu()
+        if not str(tensor.dtype).endswith(("float16", "float32", "float64", "int32", "int64", "bool", "uint8")):
+            tensor = tensor.to(dtype=namespace(x).float32)  # bfloat16 and friends have no numpy twin
+        elif str(tensor.dtype).endswith("bfloat16"):
+            tensor = tensor.to(dtype=namespace(x).float32)
+        result: Array = tensor.numpy()
+        return result
+    return np.asarray(x)
+
+
+def as_like(values: object, like: object) -> Array:
+    """Return ``values`` as an array of the library, dtype and device of ``like``."""
+    if is_torch(like):
+        xp = namespace(like)
+        ref: Any = like
+        source: Any = values
+        if not is_torch(values):
+            source = xp.from_numpy(np.ascontiguousarray(np.asarray(values)))
+        result: Array = source.to(dtype=ref.dtype, device=ref.device)
+        return result
+    return np.asarray(to_numpy(values), dtype=np.asarray(like).dtype)
+
+
+def copy(x: Any) -> Any:
+    """Return a copy of an array or of named blocks that shares no memory with ``x``."""
+    if is_blocks(x):
+        return {name: copy(block) for name, block in x.items()}
+    return x.clone() if is_torch(x) else np.array(x, copy=True)
+
+
+def size(x: Point) -> int:
+    """Return the number of coordinates of a point."""
+    if is_blocks(x):
+        return sum(size(block) for block in x.values())
+    return int(np.prod(x.shape, dtype=np.int64))

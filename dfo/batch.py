@@ -1,0 +1,206 @@
+"""One question to an oracle: the points to evaluate, without necessarily building them.
+
+:class:`Points` holds an ``(n, d)`` array. :class:`Perturbations` holds centers and a recipe of
+directions: member ``i`` is ``centers[origin[i]] + scale[i] * u[index[i]]``, and nothing of the size of
+the population exists until somebody asks for it. :class:`Items` holds anything else: strings, token
+lists, graphs, named parameters.
+
+A batch is valid until it is told; who keeps a member keeps a copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from dfo.arrays import Array, Floats, Point, copy, is_blocks, namespace, size
+from dfo.directions import Directions
+from dfo.errors import ProblemTooLarge
+
+__all__ = ["DENSE_LIMIT", "Batch", "Items", "Linear", "Perturbations", "Points"]
+
+DENSE_LIMIT = 1 << 28
+"""Most numbers that :meth:`Linear.dense` builds (2 GiB in double precision)."""
+
+Ints = npt.NDArray[np.int64]
+_PER_MEMBER = ("data", "lane", "origin", "index", "scale")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batch:
+    """What every batch carries beside its points.
+
+    Args:
+        step: number of the question within its run; repeated asks repeat it.
+        data: ``(n,)`` integers, or None: what each member sees (minibatch, episode seed, fidelity).
+            Equal numbers mean the same data.
+        lane: ``(n,)`` integers, or None: which persistent inner state each member continues.
+        commit: whether the inner states advance.
+        top: how many of the best a ranking has to name; None for all.
+        port: ``"value"``, or ``"propose"`` for a question to a second oracle that suggests points.
+    """
+
+    step: int = 0
+    data: Ints | None = None
+    lane: Ints | None = None
+    commit: bool = True
+    top: int | None = None
+    port: Literal["value", "propose"] = "value"
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def member(self, i: int) -> Any:
+        """Return a copy of member ``i``."""
+        raise NotImplementedError
+
+    def head(self, n: int) -> Self:
+        """Return the batch of the first ``n`` members."""
+        cut = {f: getattr(self, f)[:n] for f in _PER_MEMBER if getattr(self, f, None) is not None}
+        return dataclasses.replace(self, **cut)
+
+
+class Linear(Batch):
+    """A batch of points of a vector space."""
+
+    def dense(self) -> Array:
+        """Return the members as an ``(n, d)`` array.
+
+        Raises:
+            ProblemTooLarge: the array would hold more than :data:`DENSE_LIMIT` numbers.
+        """
+        raise NotImplementedError
+
+    def combine(self, weights: Array) -> Point:
+        """Return the sum of ``weights[i]`` times direction (or point) ``i``, shaped like a point."""
+        raise NotImplementedError
+
+    def add_to(self, x: Point, weights: Array) -> Point:
+        """Add :meth:`combine` to ``x`` in place, block by block, and return ``x``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Points(Linear):
+    """Points given one by one.
+
+    Args:
+        X: ``(n, d)``, one point a row.
+    """
+
+    X: Array
+
+    def __len__(self) -> int:
+        return int(self.X.shape[0])
+
+    def member(self, i: int) -> Array:
+        """Return a copy of row ``i``."""
+        row: Array = copy(self.X[i])
+        return row
+
+    def head(self, n: int) -> Points:
+        """Return the batch of the first ``n`` rows."""
+        return dataclasses.replace(super().head(n), X=self.X[:n])
+
+    def dense(self) -> Array:
+        """Return ``X`` itself."""
+        return self.X
+
+    def combine(self, weights: Array) -> Array:
+        """Return ``weights @ X``."""
+        return weights @ self.X
+
+    def add_to(self, x: Point, weights: Array) -> Point:
+        """Add ``weights @ X`` to ``x`` in place."""
+        x += self.combine(weights)  # type: ignore[operator]
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbations(Linear):
+    """Points given as centers plus scaled directions that are drawn when they are needed.
+
+    Args:
+        centers: the centers, each a ``(d,)`` array or named blocks.
+        directions: the recipe of the directions.
+        scale: ``(n,)`` signed radius of each member.
+        origin: ``(n,)`` which center each member leaves from; center 0 by default.
+        index: ``(n,)`` which direction each member takes; direction ``i`` by default.
+    """
+
+    centers: Sequence[Point]
+    directions: Directions
+    scale: Floats
+    origin: Ints | None = None
+    index: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.scale)
+
+    def _origin(self, i: int) -> Point:
+        return self.centers[0 if self.origin is None else int(self.origin[i])]
+
+    def _index(self, i: int) -> int:
+        return i if self.index is None else int(self.index[i])
+
+    def member(self, i: int) -> Point:
+        """Return member ``i``, drawn block by block."""
+        point: Point = copy(self._origin(i))
+        return self.directions.add_member(point, self._index(i), float(self.scale[i]))
+
+    def dense(self) -> Array:
+        """Return the members as an ``(n, d)`` array."""
+        first = self.centers[0]
+        if is_blocks(first) or len(self) * size(first) > DENSE_LIMIT:
+            raise ProblemTooLarge(
+                f"dense: {len(self)} members of {size(first)} coordinates in "
+                f"{'blocks' if is_blocks(first) else 'one array'} are not built at once."
+                " Use member(i), or an oracle that takes perturbations."
+            )
+        xp = namespace(first)
+        drawn: Any = self.directions.dense()
+        if self.index is not None:
+            drawn = drawn[self.index]
+        scale = xp.asarray(self.scale, dtype=drawn.dtype, device=drawn.device)[:, None]
+        base: Any = first if self.origin is None else xp.stack([self.centers[int(i)] for i in self.origin])
+        result: Array = base + scale * drawn
+        return result
+
+    def _per_direction(self, weights: Array) -> Floats:
+        index = np.arange(len(self)) if self.index is None else self.index
+        return np.bincount(index, np.asarray(weights, dtype=float), minlength=self.directions.count)
+
+    def combine(self, weights: Array) -> Point:
+        """Return the sum of ``weights[i]`` times the *direction* of member ``i`` (its scale left out)."""
+        return self.directions.combine(self._per_direction(weights))
+
+    def add_to(self, x: Point, weights: Array) -> Point:
+        """Add :meth:`combine` to ``x`` in place, block by block."""
+        return self.directions.add_to(x, self._per_direction(weights))
+
+
+@dataclass(frozen=True, eq=False)
+class Items(Batch):
+    """Points that are no vectors.
+
+    Args:
+        items: one object a member.
+    """
+
+    items: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def member(self, i: int) -> Any:
+        """Return item ``i``."""
+        return self.items[i]
+
+    def head(self, n: int) -> Items:
+        """Return the batch of the first ``n`` items."""
+        return dataclasses.replace(super().head(n), items=self.items[:n])

@@ -1,0 +1,121 @@
+"""Every exception and warning of the package.
+
+::
+
+    DfoError
+    |-- InvalidArgument (ValueError)      an argument has a value that cannot be used
+    |   `-- UnknownName                   a name that nothing answers to; names the nearest one
+    |-- InvalidType (TypeError)           an argument has a type that cannot be used
+    |-- IncompatibleOracle (TypeError)    the solver needs an answer that the oracle does not give
+    |-- ProblemTooLarge (MemoryError)     a solver would need more memory than the machine has
+    |-- BadObjective (TypeError)          the first value of the objective is not a number
+    |-- UnknownCandidate (KeyError)       ``tell`` got a point that was never asked for
+    |-- AlreadyTold (KeyError)            ``tell`` got a candidate that has its value already
+    `-- BadState (ValueError)             a stored state does not fit what reads it
+    DfoWarning (UserWarning)
+    `-- EvaluationWarning                 evaluations failed and were masked
+
+Bad *input* raises before the first evaluation is spent; a bad *outcome* is a result.
+Messages say what was expected, what came, and how to mend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "AlreadyTold",
+    "BadObjective",
+    "BadState",
+    "DfoError",
+    "DfoWarning",
+    "EvaluationWarning",
+    "IncompatibleOracle",
+    "InvalidArgument",
+    "InvalidType",
+    "ProblemTooLarge",
+    "UnknownCandidate",
+    "UnknownName",
+    "short",
+    "unknown",
+]
+
+
+class DfoError(Exception):
+    """Base of every exception that dfo raises on purpose."""
+
+
+class InvalidArgument(DfoError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class UnknownName(InvalidArgument):
+    """A method, problem, suite or option that does not exist."""
+
+
+class InvalidType(DfoError, TypeError):
+    """An argument has a type that cannot be used."""
+
+
+class IncompatibleOracle(DfoError, TypeError):
+    """The solver needs feedback that the oracle does not give."""
+
+
+class ProblemTooLarge(DfoError, MemoryError):
+    """The solver would need more memory than there is."""
+
+
+class BadObjective(DfoError, TypeError):
+    """The first value that the objective returned is not a real number."""
+
+
+class UnknownCandidate(DfoError, KeyError):
+    """``tell`` got a point that ``ask`` never handed out."""
+
+    __str__ = Exception.__str__  # KeyError would print the repr of the sentence
+
+
+class AlreadyTold(DfoError, KeyError):
+    """``tell`` got a candidate whose value is known already."""
+
+    __str__ = Exception.__str__
+
+
+class BadState(DfoError, ValueError):
+    """A stored solver state does not fit the solver or the schema that reads it."""
+
+
+class DfoWarning(UserWarning):
+    """Base of every warning that dfo issues."""
+
+
+class EvaluationWarning(DfoWarning):
+    """Evaluations failed (NaN, infinite, wrong type, exception) and were masked."""
+
+
+def short(value: object, limit: int = 80) -> str:
+    """Return ``repr(value)`` cut to ``limit`` characters, for use in messages."""
+    try:
+        text = repr(value)
+    except Exception:  # a user's __repr__ may do anything
+        text = f"<{type(value).__name__} without repr>"
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownName:
+    """Build the error for a name that nothing answers to, naming the nearest one.
+
+    Args:
+        kind: what the name was meant to name, such as ``"method"`` or ``"option of CMA"``.
+        name: what the user typed.
+        known: the names that exist.
+    """
+    from difflib import get_close_matches
+
+    names = sorted(known)
+    folded = {n.lower(): n for n in names}
+    close = get_close_matches(str(name).lower(), list(folded), n=1, cutoff=0.5)
+    hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
+    listed = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
+    return UnknownName(f"Unknown {kind} {short(name)}.{hint} Known: {listed}.")
