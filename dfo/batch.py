@@ -59,9 +59,9 @@ class Batch:
         """Return a copy of member ``i``."""
         raise NotImplementedError
 
-    def head(self, n: int) -> Self:
-        """Return the batch of the first ``n`` members."""
-        cut = {f: getattr(self, f)[:n] for f in _PER_MEMBER if getattr(self, f, None) is not None}
+    def part(self, start: int, stop: int) -> Self:
+        """Return the batch of members ``start .. stop``."""
+        cut = {f: getattr(self, f)[start:stop] for f in _PER_MEMBER if getattr(self, f, None) is not None}
         return dataclasses.replace(self, **cut)
 
 
@@ -103,9 +103,9 @@ class Points(Linear):
         row: Array = copy(self.X[i])
         return row
 
-    def head(self, n: int) -> Points:
-        """Return the batch of the first ``n`` rows."""
-        return dataclasses.replace(super().head(n), X=self.X[:n])
+    def part(self, start: int, stop: int) -> Points:
+        """Return the batch of rows ``start .. stop``."""
+        return dataclasses.replace(super().part(start, stop), X=self.X[start:stop])
 
     def dense(self) -> Array:
         """Return ``X`` itself."""
@@ -141,6 +141,11 @@ class Perturbations(Linear):
 
     def __len__(self) -> int:
         return len(self.scale)
+
+    def part(self, start: int, stop: int) -> Perturbations:
+        """Return the batch of members ``start .. stop``; they keep their directions."""
+        index = np.arange(len(self)) if self.index is None else self.index
+        return super(Perturbations, dataclasses.replace(self, index=index)).part(start, stop)
 
     def _origin(self, i: int) -> Point:
         return self.centers[0 if self.origin is None else int(self.origin[i])]
@@ -201,6 +206,6 @@ class Items(Batch):
         """Return item ``i``."""
         return self.items[i]
 
-    def head(self, n: int) -> Items:
-        """Return the batch of the first ``n`` items."""
-        return dataclasses.replace(super().head(n), items=self.items[:n])
+    def part(self, start: int, stop: int) -> Items:
+        """Return the batch of items ``start .. stop``."""
+        return dataclasses.replace(super().part(start, stop), items=self.items[start:stop])

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, as_like, is_torch, to_numpy
+from dfo.arrays import Array, Floats, as_like, is_torch, namespace, to_numpy
 from dfo.spaces import Box, Free, Named, Text, Vector
 
 __all__ = ["BoxEncoding", "Encoding", "Identity", "NamedEncoding", "encoding"]
@@ -56,58 +56,55 @@ class Identity:
 
 
 class BoxEncoding:
-    """The unit-box encoding of a :class:`~dfo.spaces.Box` around a start inside it."""
+    """The unit-box encoding of a :class:`~dfo.spaces.Box` around a start inside it.
+
+    Works in the library, dtype and device of the start.
+    """
 
     def __init__(self, box: Box, x0: Array) -> None:
-        self.box, self.anchor = box, np.asarray(to_numpy(x0), dtype=float)
-        self.scaled = box.bounded
+        x = np.asarray(to_numpy(x0), dtype=float)
+        scaled = box.bounded
         edge = np.where(box.integer, 0.5, 0.0)  # integers own cells of equal width
-        self.low = np.where(self.scaled, box.lower - edge, 0.0)
-        self.high = np.where(self.scaled, box.upper + edge, 1.0)
-        self.half = self.high / 2 - self.low / 2  # (d,) half widths: these never overflow
-        self.fixed = self.scaled & (self.half == 0.0)
-        self.huge = bool(np.any(~np.isfinite(self.high - self.low)))
-        self.any_integer = bool(box.integer.any())
-        self.lower = np.where(self.scaled, 0.0, box.lower)
-        self.upper = np.where(self.scaled, 1.0, box.upper)
-        divisor = np.where(self.scaled & ~self.fixed, self.half, 0.5)
-        self.start = self._unit(self.anchor, divisor)
-        self._divisor = divisor
-        cells = np.where(self.scaled & (box.cells > 0), box.cells / (2 * divisor), box.cells)
-        self.inner: Vector = Box(self.lower, self.upper, cells=np.where(self.fixed, 1.0, cells))
-        self._like: Array | None = x0 if is_torch(x0) else None
-        if self._like is not None:
-            self.start = as_like(self.start, self._like)
+        low = np.where(scaled, box.lower - edge, 0.0)
+        high = np.where(scaled, box.upper + edge, 1.0)
+        half = high / 2 - low / 2  # (d,) half widths: these never overflow
+        self._fixed = scaled & (half == 0.0)
+        self._scaled, self._low = scaled, low
+        self._divisor = np.where(scaled & ~self._fixed, half, 0.5)
+        start = self._unit(x)
+        cells = np.where(scaled & (box.cells > 0), box.cells / (2 * self._divisor), box.cells)
+        self.inner: Vector = Box(
+            np.where(scaled, 0.0, box.lower),
+            np.where(scaled, 1.0, box.upper),
+            cells=np.where(self._fixed, 1.0, cells),
+        )
+        self._huge = bool(np.any(~np.isfinite(high - low)))
+        width = np.where(scaled, half if self._huge else 2 * half, 0.5 if self._huge else 1.0)
+        self._integer = box.integer if box.integer.any() else None
+        like: Array = x0 if is_torch(x0) or np.asarray(x0).dtype.kind == "f" else x
+        self.start, self._anchor, self._width = (as_like(v, like) for v in (start, x, width))
+        self._lower, self._upper = as_like(box.lower, like), as_like(box.upper, like)
+        self._zero, self._one = as_like(self.inner.lower, like), as_like(self.inner.upper, like)
+        if self._integer is not None and is_torch(like):
+            self._integer = namespace(like).asarray(self._integer, device=self.start.device)
+        self._xp = namespace(like)
 
-    def _unit(self, x: Floats, divisor: Floats) -> Floats:
-        z = (x / 2 - self.low / 2) / divisor
-        z = np.where(self.scaled, np.clip(z, 0.0, 1.0), x)
-        return np.where(self.fixed, 0.5, z)
+    def _unit(self, x: Floats) -> Floats:
+        z = np.clip((x / 2 - self._low / 2) / self._divisor, 0.0, 1.0)
+        return np.where(self._fixed, 0.5, np.where(self._scaled, z, x))
 
     def encode(self, x: Any) -> Any:
         """Return the ``(d,)`` coordinates of ``x``."""
-        z = self._unit(np.asarray(to_numpy(x), dtype=float), self._divisor)
-        return z if self._like is None else as_like(z, self._like)
+        return as_like(self._unit(np.asarray(to_numpy(x), dtype=float)), self.start)
 
     def decode(self, z: Any) -> Any:
         """Return the ``(n, d)`` points at ``z``."""
-        if self._like is not None:
-            return as_like(self.decode_numpy(np.asarray(to_numpy(z), dtype=float)), self._like)
-        return self.decode_numpy(z)
-
-    def decode_numpy(self, z: Floats) -> Floats:
-        """Return the ``(n, d)`` double-precision points at ``z``."""
-        start = self.start if self._like is None else np.asarray(to_numpy(self.start), dtype=float)
-        shift = z - start
-        if self.huge:
-            x = 2.0 * (self.anchor / 2 + shift * self.half * np.where(self.scaled, 1.0, 0.5))
-        else:
-            x = self.anchor + shift * np.where(self.scaled, 2.0 * self.half, 1.0)
-        x = np.where(z <= self.lower, self.box.lower, x)
-        x = np.where(z >= self.upper, self.box.upper, x)
-        if self.any_integer:
-            x = np.where(self.box.integer, np.rint(x), x)
-        return np.clip(x, self.box.lower, self.box.upper)
+        xp, shift = self._xp, (z - self.start) * self._width
+        x = 2.0 * (self._anchor / 2 + shift) if self._huge else self._anchor + shift
+        x = xp.where(z <= self._zero, self._lower, xp.where(z >= self._one, self._upper, x))
+        if self._integer is not None:
+            x = xp.where(self._integer, xp.round(x), x)
+        return xp.clip(x, self._lower, self._upper)
 
 
 class NamedEncoding:

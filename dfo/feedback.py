@@ -6,8 +6,8 @@ Feedback degrades downward only: values contain a ranking, a ranking contains no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +52,6 @@ class Ranking:
         rank[listed] = np.arange(len(listed))
         return Ranking(rank)
 
-    def head(self, n: int) -> Ranking:
-        """Return the ranking of the first ``n`` members."""
-        return replace(self, rank=self.rank[:n])
-
 
 @dataclass(frozen=True, eq=False)
 class Values:
@@ -85,14 +81,18 @@ class Values:
     cost: Floats | None = None
     notes: tuple[tuple[int, str], ...] = ()
 
-    def head(self, n: int) -> Values:
-        """Return the values of the first ``n`` members."""
-        cut = {
-            f.name: getattr(self, f.name)[:n]
-            for f in fields(self)
-            if f.name != "notes" and getattr(self, f.name) is not None
-        }
-        return replace(self, notes=tuple(note for note in self.notes if note[0] < n), **cut)
+    def joined(self, other: Values) -> Values:
+        """Return the values of these members followed by those of ``other``."""
+        n, m = len(self.f), len(other.f)
+        both: dict[str, Any] = {}
+        for name in (f.name for f in fields(self) if f.name != "notes"):
+            a, b = getattr(self, name), getattr(other, name)
+            if a is None and b is None:
+                continue
+            if name == "failed":  # None means that nothing failed
+                a, b = (np.zeros(k, bool) if v is None else v for k, v in ((n, a), (m, b)))
+            both[name] = np.concatenate([a, b])
+        return Values(**both, notes=(*self.notes, *((i + n, text) for i, text in other.notes)))
 
     @property
     def valid(self) -> Flags:
@@ -136,10 +136,6 @@ class Slopes:
     slope: Floats
     f: Floats
 
-    def head(self, n: int) -> Slopes:
-        """Return the slopes of the first ``n`` members."""
-        return Slopes(self.slope[:n], self.f[:n])
-
 
 @dataclass(frozen=True, eq=False)
 class Residual:
@@ -151,10 +147,6 @@ class Residual:
 
     r: Array
 
-    def head(self, n: int) -> Residual:
-        """Return the residuals of the first ``n`` members."""
-        return Residual(self.r[:n])
-
 
 @dataclass(frozen=True, eq=False)
 class Texts:
@@ -165,10 +157,6 @@ class Texts:
     """
 
     texts: Sequence[str]
-
-    def head(self, n: int) -> Texts:
-        """Return the first ``n`` answers."""
-        return Texts(self.texts[:n])
 
 
 Feedback: TypeAlias = Values | Ranking | Slopes | Residual | Texts

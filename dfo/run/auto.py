@@ -1,0 +1,46 @@
+"""``method="auto"``: a plain rule, printed with every result that used it.
+
+=====================================  =====================================================
+the problem                            the choice
+=====================================  =====================================================
+points are text                        random
+the oracle only ranks                  cma
+constraints                            scipy:COBYLA if ``noise=False``, else cma
+``noise=False``, 2 to 50 variables,    scipy:SLSQP, restarted from random points while budget
+budget of at most 100 d                is left
+1 to 5 variables, budget below 300 d   nelder-mead
+up to 100 variables                    cma (BIPOP restarts)
+up to 10,000 variables                 sep-cma
+more                                   zo-sgd
+=====================================  =====================================================
+
+The quasi-Newton peer is chosen only on the user's word that values carry no noise: it is the best
+of all at small budgets on smooth functions and the worst when a value jitters or is missing.
+"""
+
+from __future__ import annotations
+
+from dfo.spaces import Box, Free, Text
+
+__all__ = ["choose"]
+
+
+def choose(
+    space: object, dim: int, budget: int | None, noise: object, gives: frozenset[str], integers: bool
+) -> tuple[str, str]:
+    """Return the method and the reason in one sentence."""
+    if isinstance(space, Text):
+        return "random", "points are text"
+    if "values" not in gives:
+        return "cma", "the oracle only ranks"
+    smooth = noise is False and not integers and isinstance(space, (Free, Box))
+    if "violations" in gives:
+        return ("scipy:COBYLA", "constraints, no noise") if smooth else ("cma", "constraints")
+    per_dim = (budget or 1000 * dim) / dim
+    if smooth and 2 <= dim <= 50 and per_dim <= 100:
+        return "scipy:SLSQP", f"no noise, {dim} variables, {per_dim:.0f} evaluations per variable"
+    if dim <= 5 and per_dim < 300 and not integers and noise is None:
+        return "nelder-mead", f"{dim} variables, {per_dim:.0f} evaluations per variable"
+    if dim <= 100:
+        return "cma", f"{dim} variables"
+    return ("sep-cma" if dim <= 10_000 else "zo-sgd"), f"{dim} variables"

@@ -1,0 +1,83 @@
+"""From the books of a session to the result of a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dfo.arrays import Floats, copy, is_array
+from dfo.batch import Batch, Items, Points
+from dfo.feedback import Values
+from dfo.run.loop import Loop
+from dfo.run.result import STATUS, Result, versions
+from dfo.run.session import Session
+
+if TYPE_CHECKING:
+    from dfo.run.minimize import Setup
+
+__all__ = ["result_of"]
+
+
+def result_of(setup: Setup, session: Session, loop: Loop | None = None, reserve: int = 0) -> Result:
+    """Return the result; with noise, spend ``reserve`` evaluations on the recommendation."""
+    session.warn()
+    x, fun, stderr = session.best_x, session.best_fun, 0.0
+    if loop is not None and (setup.noisy or x is None):
+        x, fun, stderr = _recommended(loop, session, reserve, setup)
+    status, message = session.status or "finished", session.message
+    if x is None:
+        x = copy(setup.x0) if is_array(setup.x0) else setup.x0
+    if session.nfail and session.nfail >= session.nfev and status not in ("error", "interrupted"):
+        status, message = "all_failed", f"{STATUS['all_failed']} The first {session.note}."
+    fun = fun if math.isfinite(fun) else math.nan
+    solver: Any = setup.solver
+    return Result(
+        x=x,
+        fun=fun,
+        success=status in ("target", "finished") and session.best_violation <= 0.0 and not math.isnan(fun),
+        status=status,
+        message=message or STATUS[status],
+        nfev=session.nfev,
+        nit=session.nit,
+        nfail=session.nfail,
+        seconds=session.seconds,
+        best_x=session.best_x,
+        best_fun=session.best_fun if math.isfinite(session.best_fun) else math.nan,
+        fun_stderr=stderr,
+        violation=session.best_violation,
+        history=session.history,
+        method=solver if isinstance(solver, str) else describe(solver),
+        reason=setup.reason,
+        seed=setup.key.seed,
+        gauges=dict(session.gauges()),
+        versions=versions(),
+    )
+
+
+def describe(solver: Any) -> str:
+    """Return the solver as it would be written, without the space that the run filled in."""
+    shown = replace(solver, space=None) if hasattr(solver, "space") else solver
+    return repr(shown).replace(", space=None", "").replace("space=None", "")
+
+
+def _recommended(loop: Loop, session: Session, reserve: int, setup: Setup) -> tuple[Any, float, float]:
+    """Return the recommendation, the mean of its re-evaluations and the standard error of that mean."""
+    x = loop.recommend()
+    if not reserve or session.status in ("interrupted", "error") or "values" not in setup.oracle.gives:
+        return x, (session.best_fun if not setup.noisy else math.nan), 0.0
+    status, message = session.status, session.message
+    session.budget += reserve
+    batch: Batch = Points(np.stack([x] * reserve)) if isinstance(x, np.ndarray) else Items([x] * reserve)
+    if is_array(x) and not isinstance(x, np.ndarray):
+        batch = Points(x[None].repeat(reserve, 1))
+    told, _ = setup.oracle.evaluate(batch, session.memory)
+    session.count_again(told)
+    session.status, session.message = status, message
+    assert isinstance(told, Values)
+    f: Floats = told.f[told.valid]
+    if not f.size:
+        return x, math.nan, 0.0
+    return x, float(f.mean()), float(f.std(ddof=1) / math.sqrt(f.size)) if f.size > 1 else math.inf

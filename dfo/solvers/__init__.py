@@ -1,0 +1,37 @@
+"""dfo's own solvers: one file, one algorithm family.
+
+:data:`SOLVERS` is the whole registry, written out: a name that users type, and where it lives. A new
+solver appends one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from dfo.errors import unknown
+
+__all__ = ["SOLVERS", "solver_class"]
+
+SOLVERS: dict[str, str] = {
+    "cma": "dfo.solvers.cma:CMA",
+    "nelder-mead": "dfo.solvers.nelder_mead:NelderMead",
+    "random": "dfo.solvers.random_search:RandomSearch",
+    "sep-cma": "dfo.solvers.cma:SepCMA",
+    "zo-sgd": "dfo.solvers.zo_sgd:ZOSGD",
+}
+"""Name to ``module:Class``; packages of yours may add entries at run time."""
+
+
+def solver_class(name: str, registry: Mapping[str, str] | None = None) -> Any:
+    """Return the class registered under ``name``.
+
+    Raises:
+        UnknownName: nothing is registered under it.
+    """
+    table = SOLVERS if registry is None else registry
+    if name not in table:
+        raise unknown("method", name, table)
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)

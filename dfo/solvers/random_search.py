@@ -1,0 +1,116 @@
+"""Random search: the baseline that every solver has to beat.
+
+In a space with bounds, points are uniform in it. In a free space they are normal around the start with
+a standard deviation that is itself drawn log-uniformly between ``radius * 10**-decades`` and ``radius``,
+which finds the scale of a problem that nobody told.
+
+References: Bergstra and Bengio 2012, "Random search for hyper-parameter optimization", JMLR 13.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dfo.arrays import Array, as_like, namespace
+from dfo.batch import Batch, Items, Points
+from dfo.components.ranking import merits
+from dfo.feedback import Feedback
+from dfo.protocols import CONSTRAINTS, Task
+from dfo.random import Key, normal, uniform
+from dfo.spaces import Box, Space, Text
+
+__all__ = ["RandomSearch", "RandomSearchState"]
+
+
+@dataclass(frozen=True, eq=False)
+class RandomSearchState:
+    """The memory of :class:`RandomSearch`: the start, and the best point with its merit."""
+
+    x0: Any
+    best: Any
+    merit: float
+    key: Key
+    step: int
+
+
+@dataclass(frozen=True)
+class RandomSearch:
+    """Independent random points; the first is the start.
+
+    Args:
+        radius: largest standard deviation in coordinates without bounds.
+        decades: how many powers of ten below ``radius`` the standard deviation may fall.
+        batch: points per step; 64 by default, which changes no point, only how often hooks are called.
+        space: where to search; filled in by the run.
+
+    Example:
+        >>> import dfo
+        >>> dfo.minimize(lambda x: float(x @ x), [2.0, 2.0], method="random", budget=300).nfev
+        300
+    """
+
+    radius: float = 2.0
+    decades: float = 3.0
+    batch: int | None = None
+    space: Space | None = None
+
+    needs: ClassVar[frozenset[str]] = frozenset({"ranking"})
+    handles: ClassVar[frozenset[str]] = frozenset({CONSTRAINTS})
+    laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance"})
+
+    def plan(self, task: Task) -> RandomSearch:
+        """Take the space and the batch from the task."""
+        batch = self.batch or task.batch or min(64, task.max_batch or 64)
+        return replace(self, space=self.space or task.space, batch=batch)
+
+    def init(self, x0: Any, key: Key) -> RandomSearchState:
+        """Return the state before the first question."""
+        return RandomSearchState(x0, x0, np.inf, key, 0)
+
+    def ask(self, s: RandomSearchState) -> Batch:
+        """Return the next points."""
+        n, key = self.batch or 64, s.key.child(s.step)
+        if isinstance(self.space, Text):
+            items = self.space.sample(key, n)
+            return Items([s.x0, *items[1:]] if s.step == 0 else items, step=s.step)
+        X: Any = self._around(key, n, s.x0)
+        if isinstance(self.space, Box):
+            X = self._inside(key, n, X)
+        if s.step == 0:
+            X[0] = s.x0
+        return Points(X, step=s.step)
+
+    def _around(self, key: Key, n: int, x0: Array) -> Array:
+        xp = namespace(x0)
+        if isinstance(self.space, Box) and self.space.bounded.all():
+            return xp.zeros((n, x0.shape[0]), dtype=x0.dtype, device=x0.device) + x0
+        scale = 10.0 ** (-self.decades * uniform(key.child("scale"), (n, 1)))
+        points: Array = x0 + as_like(self.radius * scale, x0) * normal(key, (n, x0.shape[0]), x0)
+        return points
+
+    def _inside(self, key: Key, n: int, X: Array) -> Array:
+        box = self.space
+        assert isinstance(box, Box)
+        xp, bounded = namespace(X), box.bounded
+        lower, upper = as_like(np.where(bounded, box.lower, 0.0), X), as_like(np.where(bounded, box.upper, 1.0), X)
+        drawn = lower + uniform(key.child("box"), (n, X.shape[1]), X) * (upper - lower)
+        if not bounded.all():
+            drawn = xp.where(xp.asarray(bounded, device=X.device), drawn, X)
+        return xp.clip(drawn, as_like(box.lower, X), as_like(box.upper, X))  # type: ignore[no-any-return]
+
+    def tell(self, s: RandomSearchState, batch: Batch, told: Feedback) -> RandomSearchState:
+        """Remember the best point."""
+        merit = np.nan_to_num(merits(told), nan=np.inf, posinf=np.inf)
+        i = int(merit.argmin())
+        if merit[i] < s.merit:
+            return replace(s, best=batch.member(i), merit=float(merit[i]), step=s.step + 1)
+        return replace(s, step=s.step + 1)
+
+    def recommend(self, s: RandomSearchState) -> Any:
+        """Return the best point seen."""
+        return s.best
+
+
