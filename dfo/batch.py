@@ -28,7 +28,7 @@ DENSE_LIMIT = 1 << 28
 """Most numbers that :meth:`Linear.dense` builds (2 GiB in double precision)."""
 
 Ints = npt.NDArray[np.int64]
-_PER_MEMBER = ("data", "lane", "origin", "index", "scale")
+_PER_MEMBER = ("data", "lane", "origin", "index", "scale", "latent")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,9 +91,11 @@ class Points(Linear):
 
     Args:
         X: ``(n, d)``, one point a row.
+        latent: ``(n, k)`` what the solver drew to make them, for its own use when it is told; or None.
     """
 
     X: Array
+    latent: Array | None = None
 
     def __len__(self) -> int:
         return int(self.X.shape[0])

@@ -1,0 +1,351 @@
+"""CMA-ES: evolution strategies that learn the covariance of their steps.
+
+Full covariance (``CMA``) with active negative weights, cumulative step-size adaptation, IPOP and BIPOP
+restarts, bounds by a smooth map, and integers by a floor under their steps; and the separable variant
+(``SepCMA``) whose covariance is diagonal and whose cost is linear in d.
+
+References: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv:1604.00772 (equations by its
+numbers); Ros and Hansen 2008, "A simple modification in CMA-ES achieving linear time and space
+complexity" (sep-CMA); Hansen 2009 (BIPOP, in :mod:`dfo.components.restarts`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dfo.arrays import Array, Floats, as_like, is_torch, namespace, to_numpy
+from dfo.batch import Batch, Points
+from dfo.components.borders import into_box, onto_line, step_floor
+from dfo.components.ranking import merits, spread_over_ranks
+from dfo.components.restarts import POLICIES, Policy, Regime, first_regime, next_regime, restart_point
+from dfo.errors import InvalidArgument, ProblemTooLarge
+from dfo.feedback import Feedback
+from dfo.protocols import CONSTRAINTS, Task
+from dfo.random import Key, normal
+from dfo.spaces import Box, Space
+
+__all__ = ["CMA", "CMAState", "Rates", "SepCMA", "rates"]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Strategy parameters as functions of dimension and population (tutorial, table 1)."""
+
+    weights: Floats  # (n,) recombination weights by rank, negative ones last
+    positive: Floats  # (n,) the same with zeros for the negative ones
+    mu_eff: float
+    c_sigma: float
+    d_sigma: float
+    c_c: float
+    c_1: float
+    c_mu: float
+    chi: float  # E|N(0, I)|
+    gap: int  # generations between eigendecompositions
+
+
+@lru_cache(maxsize=256)
+def rates(d: int, n: int, diagonal: bool) -> Rates:
+    """Return the strategy parameters for ``d`` coordinates and a population of ``n``."""
+    raw = math.log((n + 1) / 2) - np.log(np.arange(1, n + 1))  # eq. 49
+    up, down = raw[raw > 0], raw[raw <= 0]
+    mu_eff = up.sum() ** 2 / (up**2).sum()  # eq. 8
+    mu_eff_down = down.sum() ** 2 / max((down**2).sum(), 1e-300)
+    c_1 = 2.0 / ((d + 1.3) ** 2 + mu_eff)  # eq. 57
+    c_mu = min(1 - c_1, 2.0 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff))  # eq. 58
+    if diagonal:
+        c_1, c_mu = c_1 * (d + 2) / 3, c_mu * (d + 2) / 3  # Ros and Hansen 2008
+        c_1, c_mu = min(c_1, 0.5), min(c_mu, 1 - min(c_1, 0.5))
+    limit = min(1 + c_1 / c_mu, 1 + 2 * mu_eff_down / (mu_eff + 2), (1 - c_1 - c_mu) / (d * c_mu))  # eqs. 50-52
+    positive = np.where(raw > 0, raw / up.sum(), 0.0)
+    weights = np.where(raw > 0, positive, limit * raw / max(-down.sum(), 1e-300))  # eq. 53
+    c_sigma = (mu_eff + 2) / (d + mu_eff + 5)  # eq. 55
+    return Rates(
+        weights, positive, float(mu_eff), float(c_sigma),
+        float(1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma),
+        float((4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)),  # eq. 56
+        float(c_1), float(c_mu), math.sqrt(d) * (1 - 1 / (4 * d) + 1 / (21 * d * d)),
+        1 if diagonal else max(1, int(1 / (10 * d * (c_1 + c_mu)))),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class CMAState:
+    """The memory of CMA-ES.
+
+    ``C`` is the covariance, ``(d, d)`` or its diagonal ``(d,)``; ``C = B diag(D^2) B^T`` as of the last
+    decomposition (``B`` is empty when diagonal). Everything lives in free coordinates, which
+    :func:`~dfo.components.borders.into_box` maps into the bounds.
+    """
+
+    x0: Array  # (d,) start, as given
+    mean: Array  # (d,)
+    sigma: float
+    p_sigma: Array  # (d,) evolution path of the step size
+    p_c: Array  # (d,) evolution path of the covariance
+    C: Array
+    B: Array
+    D: Array  # (d,)
+    recent: Floats  # lowest merits of the last generations of this run, newest last
+    best: float  # lowest merit of this run
+    best_age: int  # generation of this run that found it
+    age: int  # generations of this run
+    regime: Regime
+    ended: str  # why the last run ended; empty while the first one goes on
+    key: Key
+    step: int
+
+
+@dataclass(frozen=True)
+class CMA:
+    """CMA-ES with full covariance.
+
+    Uses only the order of values, so it also takes rankings (ties share their weights, members that
+    were not shown get none). Costs O(d^2) per evaluation and memory; above a few hundred coordinates
+    take :class:`SepCMA`.
+
+    Args:
+        population: points per generation; ``4 + floor(3 ln d)`` by default.
+        sigma: initial standard deviation: a fraction of the box between two bounds (0.2 by default), in
+            units of x elsewhere (0.5 by default).
+        restarts: ``"bipop"`` (default), ``"ipop"``, ``"same"`` or ``"none"``. Without a budget the default
+            is ``"none"``: the run ends when it has converged.
+        xtol: a run has converged when all standard deviations are below this.
+        ftol: a run has converged when the values of a generation and the best of the recent ones differ
+            by less than this.
+        diagonal: learn variances only.
+        space: where to search; filled in by the run.
+
+    Raises:
+        InvalidArgument: population below 2, sigma not positive and finite, unknown restarts.
+        ProblemTooLarge: the covariance would take more than 8 GiB.
+
+    Example:
+        >>> import dfo
+        >>> rosenbrock = lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+        >>> dfo.minimize(rosenbrock, [-1.0, 2.0], method=dfo.CMA(sigma=0.3), budget=2000).fun < 1e-8
+        True
+    """
+
+    population: int | None = None
+    sigma: float | None = None
+    restarts: Policy | None = None
+    xtol: float = 1e-11
+    ftol: float = 1e-11
+    diagonal: bool = False
+    space: Space | None = None
+    most: int | None = None
+
+    needs: ClassVar[frozenset[str]] = frozenset({"ranking"})
+    handles: ClassVar[frozenset[str]] = frozenset({CONSTRAINTS})
+    laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance", "sphere"})
+
+    def __post_init__(self) -> None:
+        if self.population is not None and (self.population != int(self.population) or self.population < 2):
+            raise InvalidArgument(f"population: expected an integer >= 2, got {self.population!r}.")
+        if self.sigma is not None and not (math.isfinite(self.sigma) and 0 < self.sigma < 1e150):
+            raise InvalidArgument(f"sigma: expected a positive finite step below 1e150, got {self.sigma!r}.")
+        if self.restarts is not None and self.restarts not in POLICIES:
+            raise InvalidArgument(f"restarts: expected one of {', '.join(POLICIES)}, got {self.restarts!r}.")
+
+    def plan(self, task: Task) -> CMA:
+        """Fill in population, step, restarts and space."""
+        d = task.space.dim
+        if not self.diagonal and 3 * 8 * d * d > 8 << 30:
+            raise ProblemTooLarge(
+                f"cma: a covariance of {d} x {d} needs {3 * 8 * d * d / 2**30:.0f} GiB, more than the 8 GiB allowed."
+                " Use method='sep-cma', whose cost is linear in the number of variables."
+            )
+        population = self.population or task.batch or 4 + int(3 * math.log(d))
+        if task.max_batch is not None:
+            population = min(population, task.max_batch)
+        boxed = isinstance(task.space, Box) and bool(task.space.bounded.all())
+        return replace(
+            self, population=max(2, population), sigma=self.sigma or (0.2 if boxed else 0.5),
+            restarts=self.restarts or ("none" if task.budget is None else "bipop"), space=self.space or task.space,
+            most=self.most or task.max_batch,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ state
+
+    def init(self, x0: Array, key: Key) -> CMAState:
+        """Return the state before the first question."""
+        population = self.population or 4 + int(3 * math.log(x0.shape[0]))
+        return self._begin(x0, x0, first_regime(population), key, 0)
+
+    def _begin(self, x0: Array, mean: Array, regime: Regime, key: Key, step: int) -> CMAState:
+        xp, d = namespace(x0), int(x0.shape[0])
+        zero, one = xp.zeros_like(x0), xp.ones_like(x0)
+        eye = one if self.diagonal else xp.eye(d, dtype=x0.dtype, device=x0.device)
+        recent = np.full(10 + math.ceil(30 * d / regime.population), np.inf)
+        return CMAState(
+            x0, onto_line(self.space, mean), (self.sigma or 0.5) * regime.sigma, zero, zero, eye,
+            one[:0] if self.diagonal else eye, one, recent, np.inf, 0, 0, regime, "", key, step,
+        )  # fmt: skip
+
+    def ask(self, s: CMAState) -> Points:
+        """Sample a generation: ``x = m + sigma B D z`` (eqs. 38-40)."""
+        Z: Any = normal(s.key.child(s.step), (s.regime.population, s.mean.shape[0]), s.mean)
+        Y = Z * s.D if self.diagonal else (Z * s.D) @ s.B.T
+        return Points(into_box(self.space, s.mean + self._stretch(s) * Y), step=s.step, latent=Z)
+
+    def _stretch(self, s: CMAState) -> Any:
+        """Return sigma, raised in coordinates with cells so that steps keep leaving them."""
+        floor = step_floor(self.space, s.regime.population)
+        if floor is None:
+            return s.sigma
+        variances = to_numpy(s.C if self.diagonal else s.C.diagonal())
+        return as_like(s.sigma * np.maximum(1.0, floor / (s.sigma * np.sqrt(variances) + 1e-300)), s.mean)
+
+    def tell(self, s: CMAState, batch: Batch, told: Feedback) -> CMAState:
+        """Update mean, step and covariance from the order of the members."""
+        merit = merits(told)
+        if np.isnan(merit).all():  # a skipped ranking
+            return replace(s, step=s.step + 1)
+        s = self._update(s, batch, merit)
+        ended = self._ended(s, merit)
+        if not ended:
+            return s
+        if self.restarts in (None, "none"):
+            return replace(s, ended=ended)
+        return self._restart(s, ended)
+
+    def _update(self, s: CMAState, batch: Batch, merit: Floats) -> CMAState:
+        xp, d = namespace(s.mean), int(s.mean.shape[0])
+        r = rates(d, s.regime.population, self.diagonal)
+        Z: Any = batch.latent  # type: ignore[attr-defined]
+        order = np.argsort(merit, kind="stable")
+        ordered = merit[order]
+        if (ordered[1:] > ordered[:-1]).all():
+            weights, positive = np.empty(len(order)), np.empty(len(order))
+            weights[order], positive[order] = r.weights, r.positive
+        else:  # ties, or members that were not shown
+            weights, positive = spread_over_ranks(r.weights, merit), spread_over_ranks(r.positive, merit)
+        if is_torch(Z):
+            weights, positive = as_like(weights, Z), as_like(positive, Z)
+        z_mean = positive @ Z  # (d,)
+        y_mean = s.D * z_mean if self.diagonal else s.B @ (s.D * z_mean)
+        white = z_mean if self.diagonal else s.B @ z_mean  # C^-1/2 y_mean
+        p_sigma = (1 - r.c_sigma) * s.p_sigma + math.sqrt(r.c_sigma * (2 - r.c_sigma) * r.mu_eff) * white  # eq. 43
+        length = math.sqrt(float(p_sigma @ p_sigma)) / r.chi
+        slow = length / math.sqrt(1 - (1 - r.c_sigma) ** (2 * (s.age + 1))) < 1.4 + 2 / (d + 1)  # h_sigma
+        p_c = (1 - r.c_c) * s.p_c + (math.sqrt(r.c_c * (2 - r.c_c) * r.mu_eff) if slow else 0.0) * y_mean  # eq. 45
+        # negative weights are scaled so that no member counts more than its length deserves  (eq. 46)
+        scaled = xp.where(weights >= 0, weights, weights * d / ((Z * Z).sum(axis=1) + 1e-300))
+        keep = 1 - r.c_1 - r.c_mu * float(weights.sum()) + (0.0 if slow else r.c_1 * r.c_c * (2 - r.c_c))
+        if self.diagonal:
+            C = keep * s.C + r.c_1 * p_c * p_c + r.c_mu * (s.D * s.D) * (scaled @ (Z * Z))  # eq. 47, diagonal
+        else:
+            Y = (Z * s.D) @ s.B.T
+            C = keep * s.C + (r.c_1 * p_c)[:, None] * p_c + (Y.T * (r.c_mu * scaled)) @ Y  # eq. 47
+        pace = min(1.0, r.c_sigma / r.d_sigma * (length - 1))  # eq. 44
+        if ordered[0] == ordered[min(len(ordered) - 1, 1 + math.ceil(0.25 * len(ordered)))]:
+            pace = 0.2 + r.c_sigma / r.d_sigma  # a flat generation: look further away
+        sigma = min(s.sigma * math.exp(pace), 1e150)
+        age, recent = s.age + 1, np.append(s.recent[1:], ordered[0])
+        B, D = s.B, s.D
+        if self.diagonal:
+            C = xp.clip(C, 1e-300, None)
+            D = xp.sqrt(C)
+        elif age % r.gap == 0:
+            C, B, D = _decompose(C)
+        better = bool(ordered[0] < s.best)
+        return replace(
+            s, mean=s.mean + self._stretch(s) * y_mean, sigma=sigma, p_sigma=p_sigma, p_c=p_c, C=C, B=B, D=D,
+            recent=recent, best=float(ordered[0]) if better else s.best, best_age=age if better else s.best_age,
+            age=age, step=s.step + 1,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ ends and restarts
+
+    def _ended(self, s: CMAState, merit: Floats) -> str:
+        """Return why this run has converged or broken down, or an empty string (Hansen 2009, section 3)."""
+        d, population, cap = int(s.mean.shape[0]), s.regime.population, s.regime.cap
+        if cap is not None and s.age * population >= cap:
+            return "small run: its share is spent"
+        if s.sigma * float(s.D.max()) < self.xtol:
+            return f"all standard deviations are below xtol={self.xtol:g}"
+        if math.isfinite(s.recent[0]):
+            low, high = float(min(s.recent.min(), merit.min())), float(max(s.recent.max(), np.nanmax(merit)))
+            if high - low < self.ftol:
+                return f"the values of recent generations differ by less than ftol={self.ftol:g}"
+            if float(s.recent.max()) - low < 0.1 * self.ftol:
+                return "the lowest values of recent generations are equal"
+        if s.age - s.best_age > 100 + 100 * d**1.5 / population:
+            return f"no lower value for {s.age - s.best_age} generations"
+        if float(s.D.max()) > 1e7 * float(s.D.min()):
+            return "the covariance has become too ill-conditioned"
+        return ""
+
+    def _restart(self, s: CMAState, ended: str) -> CMAState:
+        key = s.key.child("restart", s.regime.run + 1)
+        first = self.population or 4 + int(3 * math.log(s.mean.shape[0]))
+        spent = s.age * s.regime.population
+        regime = next_regime(self.restarts or "same", s.regime, spent, first, key.child("regime"), self.most)
+        mean = restart_point(self.space, s.x0, self.sigma or 0.5, key.child("start"))
+        return replace(self._begin(s.x0, mean, regime, s.key, s.step), ended=ended)
+
+    def observe(self, s: CMAState, points: Array, values: Floats) -> CMAState:
+        """Move the mean to the best of points evaluated elsewhere, if it is better than this run's best.
+
+        Args:
+            s: the state.
+            points: ``(k, d)``.
+            values: ``(k,)``.
+        """
+        i = int(np.argmin(values))
+        if not values[i] < s.best:
+            return s
+        zero = s.p_sigma * 0
+        mean = onto_line(self.space, as_like(points[i], s.mean))
+        return replace(s, mean=mean, p_sigma=zero, p_c=zero, best=float(values[i]), best_age=s.age)
+
+    def finished(self, s: CMAState) -> str | None:
+        """Return why a run without restarts has ended."""
+        return f"CMA-ES converged: {s.ended}." if s.ended and self.restarts in (None, "none") else None
+
+    def recommend(self, s: CMAState) -> Array:
+        """Return the mean of the search distribution."""
+        return into_box(self.space, s.mean)
+
+    def gauges(self, s: CMAState) -> dict[str, float]:
+        """Return step size, axis ratio, population and number of restarts."""
+        return {
+            "sigma": s.sigma,
+            "axis_ratio": float(s.D.max()) / float(s.D.min()),
+            "population": float(s.regime.population),
+            "restarts": float(s.regime.run),
+        }
+
+
+def _decompose(C: Any) -> tuple[Any, Any, Any]:
+    """Return the symmetrised covariance, its eigenvectors and the roots of its eigenvalues."""
+    xp = namespace(C)
+    C = (C + C.T) / 2
+    values, B = xp.linalg.eigh(C)
+    if float(values[0]) <= 0.0:  # rounding has made it indefinite: lift it by just enough
+        lift = 1e-14 * float(values[-1]) - float(values[0])
+        C, values = C + lift * xp.eye(len(values), dtype=C.dtype, device=C.device), values + lift
+    return C, B, xp.sqrt(values)
+
+
+@dataclass(frozen=True)
+class SepCMA(CMA):
+    """CMA-ES with a diagonal covariance: O(d) per evaluation and memory.
+
+    Learns the scale of each coordinate but no correlation between them, (d + 2) / 3 times faster.
+    Arguments as for :class:`CMA`.
+
+    Example:
+        >>> import dfo, numpy as np
+        >>> scales = 10.0 ** np.linspace(0, 3, 20)
+        >>> f = lambda x: float((scales * x * x).sum())
+        >>> dfo.minimize(f, np.ones(20), method="sep-cma", budget=6000).fun < 1e-8
+        True
+    """
+
+    diagonal: bool = True
