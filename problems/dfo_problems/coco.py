@@ -310,9 +310,10 @@ NOISY = _suite(
 )
 """Noisy functions: ``fun`` adds noise and 1e-8, ``measure`` adds neither.
 
-COCO keeps one stream of noise a process. It starts anew whenever a problem of the other suites than
-``bbob`` is made, so that a run which follows ``make`` is reproducible; problems that are evaluated in
-turns share the stream, and so do runs with different seeds. Average over instances, not over seeds.
+COCO keeps one stream of noise for the whole process, and starts it anew whenever a problem of any
+suite but ``bbob`` is made. A run that follows its ``make`` is therefore reproducible, and runs that
+differ in their seeds only meet the same noise: average over instances. Problems that are evaluated in
+turns draw from the one stream.
 """
 
 CONSTRAINED = _suite(

@@ -118,12 +118,13 @@ class Pack:
             UnknownName: no problem of the pack has this name; the nearest one is named.
         """
         found = re.fullmatch(rf"{re.escape(self.name)}-(.+?)(?:-i(\d+))?(?:-d(\d+))?", name, re.ASCII)
-        if found:
-            instance, dim = (None if digits is None else int(digits) for digits in found.group(2, 3))
-            fits = _fits(instance, self.instances, self.max_instance) and _fits(dim, self.dims, self.max_dim)
-            if found.group(1) in self.functions and fits:
-                return Cell(self.name, found.group(1), instance, dim)
-        raise unknown(f"problem of pack {self.name!r}", name, self.names())
+        if found is None or found.group(1) not in self.functions:
+            raise unknown(f"problem of pack {self.name!r}", name, self.names())
+        label = found.group(1)
+        instance, dim = (None if digits is None else int(digits) for digits in found.group(2, 3))
+        if not (_fits(instance, self.instances, self.max_instance) and _fits(dim, self.dims, self.max_dim)):
+            raise unknown(f"problem of pack {self.name!r}", name, self.select(functions=[label]))
+        return Cell(self.name, label, instance, dim)
 
     def _label(self, function: str | int) -> str:
         label = f"f{function:03d}" if isinstance(function, int) else function
