@@ -83,7 +83,7 @@ def to_numpy(x: object) -> Array:
 
 
 def as_like(values: object, like: object) -> Array:
-    """Return ``values`` as an array of the library, dtype and device of ``like``."""
+    """Return ``values`` as an array of the library, dtype and device of ``like``, a floating-point array."""
     if is_torch(like):
         xp = namespace(like)
         ref: Any = like

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, Point, is_blocks, is_torch, namespace, size
+from dfo.arrays import Array, Floats, Point, as_like, is_blocks, is_torch, namespace, size
 from dfo.errors import InvalidArgument, InvalidType, short, unknown
 from dfo.random import Key, choice, normal, signs, uniform
 
@@ -155,14 +155,10 @@ class Orthogonal(_Joint):
 
 @dataclass(frozen=True)
 class Coordinate(_Joint):
-    """Coordinate axes (CGE), scaled by ``sqrt(d)``: all of them in order when ``q = d``, else a random block.
+    """Coordinate axes scaled by ``sqrt(d)``: all of them in order when ``q = d`` (CGE), else a random block.
 
-    Args:
-        scaled: with False the axes keep length one, so that a block of them estimates the gradient
-            restricted to the block and not the gradient (block descent, as in DeepZero).
+    With ``q = d`` the estimate is the finite-difference gradient itself.
     """
-
-    scaled: bool = True
 
     def rows(self, key: Key, count: int, like: Array) -> Array:
         """Return ``(count, d)`` directions."""
@@ -174,10 +170,8 @@ class Coordinate(_Joint):
             ]
         )
         rows: Any = np.zeros((count, d))
-        rows[np.arange(count), picked] = math.sqrt(d) if self.scaled else 1.0
-        xp = namespace(like)
-        result: Array = xp.asarray(rows, dtype=like.dtype)
-        return result.to(like.device) if is_torch(like) else result  # type: ignore[attr-defined]
+        rows[np.arange(count), picked] = math.sqrt(d)
+        return as_like(rows, like)
 
 
 @dataclass(frozen=True)

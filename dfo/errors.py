@@ -117,5 +117,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     folded = {n.lower(): n for n in names}
     close = get_close_matches(str(name).lower(), list(folded), n=1, cutoff=0.5)
     hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
-    listed = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
-    return UnknownName(f"Unknown {kind} {short(name)}.{hint} Known: {listed}.")
+    if len(names) > 40:
+        near = get_close_matches(str(name).lower(), list(folded), n=5, cutoff=0.0)
+        return UnknownName(f"Unknown {kind} {short(name)}.{hint} Nearest: {', '.join(folded[n] for n in near)}.")
+    return UnknownName(f"Unknown {kind} {short(name)}.{hint} Known: {', '.join(names)}.")

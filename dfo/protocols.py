@@ -169,7 +169,8 @@ class Problem:
         x_opt: a point where it is reached, where it is known.
         vectorized: whether ``fun`` takes a whole ``(n, d)`` array.
         constraint: function of one point returning ``(m,)`` values that must be <= 0, or None.
-        measure: noise-free merit of a point, for problems whose ``fun`` is noisy; None means ``fun``.
+        measure: merit of a point by which solvers are compared, where it is not ``fun``: without the noise,
+            with the violation of constraints added.
         noisy: whether equal points may get different values.
         group: family for averages, such as ``"separable"``.
         tags: words to select by.

@@ -151,7 +151,9 @@ class Box:
     def project(self, x: Any) -> Array:
         """Return the nearest point of the box (rounded in integer coordinates), ``(d,)`` or ``(n, d)``."""
         if is_torch(x):
-            return x.clamp(as_like(self.lower, x), as_like(self.upper, x))  # type: ignore[no-any-return]
+            inside = x.clamp(as_like(self.lower, x), as_like(self.upper, x))
+            flags = as_like(self.integer, x)
+            return inside + flags * (inside.round() - inside)  # type: ignore[no-any-return]
         values = np.clip(np.asarray(x, dtype=float), self.lower, self.upper)
         return np.where(self.integer, np.rint(values), values) if self.integer.any() else values
 
@@ -165,6 +167,8 @@ class Box:
         return self.project(lower * (1.0 - unit) + upper * unit)
 
     def __repr__(self) -> str:
+        if self.dim > 20:
+            return f"<Box of {self.dim} variables, {int(self.integer.sum())} of them integer>"
         flags = f", integer={self.integer.tolist()}" if self.integer.any() else ""
         return f"Box({self.lower.tolist()}, {self.upper.tolist()}{flags})"
 

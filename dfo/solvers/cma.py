@@ -118,6 +118,7 @@ class CMA:
         ftol: a run has converged when the values of a generation and the best of the recent ones differ
             by less than this.
         diagonal: learn variances only.
+        max_population: bound on what restarts double; the most that the oracle takes by default.
         space: where to search; filled in by the run.
 
     Raises:
@@ -138,7 +139,7 @@ class CMA:
     ftol: float = 1e-11
     diagonal: bool = False
     space: Space | None = None
-    most: int | None = None
+    max_population: int | None = None
 
     needs: ClassVar[frozenset[str]] = frozenset({"ranking"})
     handles: ClassVar[frozenset[str]] = frozenset({CONSTRAINTS})
@@ -167,7 +168,7 @@ class CMA:
         return replace(
             self, population=max(2, population), sigma=self.sigma or (0.2 if boxed else 0.5),
             restarts=self.restarts or ("none" if task.budget is None else "bipop"), space=self.space or task.space,
-            most=self.most or task.max_batch,
+            max_population=self.max_population or task.max_batch,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ state
@@ -285,7 +286,7 @@ class CMA:
         key = s.key.child("restart", s.regime.run + 1)
         first = self.population or 4 + int(3 * math.log(s.mean.shape[0]))
         spent = s.age * s.regime.population
-        regime = next_regime(self.restarts or "same", s.regime, spent, first, key.child("regime"), self.most)
+        regime = next_regime(self.restarts or "same", s.regime, spent, first, key.child("regime"), self.max_population)
         mean = restart_point(self.space, s.x0, self.sigma or 0.5, key.child("start"))
         return replace(self._begin(s.x0, mean, regime, s.key, s.step), ended=ended)
 

@@ -1,0 +1,88 @@
+"""Update rules: from a gradient estimate to a step, as pure functions on arrays or named blocks.
+
+References: Kingma and Ba 2015 (Adam); Reddi, Kale and Kumar 2018 (AMSGrad); Chen et al. 2019, ZO-AdaMM,
+arXiv:1910.06513. In a box the Mahalanobis projection that ZO-AdaMM needs equals clipping, because its
+metric is diagonal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from dfo.arrays import Point, is_blocks, namespace
+
+__all__ = ["RULES", "Moments", "Rule", "first_moments", "step"]
+
+Rule = Literal["sgd", "momentum", "sign", "adam", "amsgrad"]
+RULES: tuple[Rule, ...] = ("sgd", "momentum", "sign", "adam", "amsgrad")
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What a rule remembers: running means of the gradient and of its square, and the largest mean square."""
+
+    m: Any
+    v: Any
+    peak: Any
+    count: int
+
+
+def first_moments(rule: Rule, x: Point) -> Moments:
+    """Return the memory before the first step; only what the rule needs is allocated."""
+    zero: Any = None
+    if rule in ("momentum", "adam", "amsgrad"):
+        zero = {name: block * 0 for name, block in x.items()} if is_blocks(x) else x * 0
+    second = zero if rule in ("adam", "amsgrad") else None
+    return Moments(zero, second, second if rule == "amsgrad" else None, 0)
+
+
+def step(
+    rule: Rule, g: Point, memory: Moments, lr: float, betas: tuple[float, float], eps: float
+) -> tuple[Any, Moments]:
+    """Return the step to add to the point, and the memory after it.
+
+    Args:
+        rule: ``sgd``: ``-lr g``; ``momentum``: ``-lr m`` with ``m = b m + (1 - b) g``; ``sign``: ``-lr sign(g)``;
+            ``adam``, ``amsgrad``: ``-lr m_hat / (sqrt(v_hat) + eps)``.
+        g: gradient estimate, an array or named blocks.
+        memory: of the same rule.
+        lr: step size.
+        betas: decay of the first and second moment.
+        eps: added to the root mean square; the square of a zeroth-order estimate is about d times that of the
+            gradient, so scale it with sqrt(d).
+    """
+    if is_blocks(g):
+        return _blockwise(rule, g, memory, lr, betas, eps)
+    count, (b1, b2) = memory.count + 1, betas
+    grad: Any = g
+    if rule == "sgd":
+        return -lr * grad, replace(memory, count=count)
+    if rule == "sign":
+        return -lr * namespace(g).sign(g), replace(memory, count=count)
+    m = b1 * memory.m + (1 - b1) * grad
+    if rule == "momentum":
+        return -lr * m, replace(memory, m=m, count=count)
+    xp = namespace(g)
+    v = b2 * memory.v + (1 - b2) * grad * grad
+    m_hat, v_hat = m / (1 - b1**count), v / (1 - b2**count)
+    peak = None
+    if rule == "amsgrad":
+        peak = xp.maximum(memory.peak, v_hat)
+        v_hat = peak
+    return -lr * m_hat / (xp.sqrt(v_hat) + eps), Moments(m, v, peak, count)
+
+
+def _blockwise(
+    rule: Rule, g: Any, memory: Moments, lr: float, betas: tuple[float, float], eps: float
+) -> tuple[Any, Moments]:
+    steps: dict[str, Any] = {}
+    after: dict[str, Moments] = {}
+    for name, block in g.items():
+        own = [None if part is None else part[name] for part in (memory.m, memory.v, memory.peak)]
+        steps[name], after[name] = step(rule, block, Moments(*own, memory.count), lr, betas, eps)
+    parts = [
+        None if part is None else {name: getattr(moments, field) for name, moments in after.items()}
+        for field, part in (("m", memory.m), ("v", memory.v), ("peak", memory.peak))
+    ]
+    return steps, Moments(*parts, memory.count + 1)

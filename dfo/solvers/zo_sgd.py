@@ -1,0 +1,330 @@
+"""Zeroth-order gradient descent: direction distribution x difference scheme x scalar filter x update rule.
+
+The published variants are combinations of four choices, each written once: the law of the directions
+(:mod:`dfo.directions`), the scheme and the filter (:mod:`dfo.components.estimators`), and the rule
+(:mod:`dfo.components.descent`, with the two rules that need phases here: ``conservative`` and ``svrg``).
+
+References: Nesterov and Spokoiny 2017, "Random gradient-free minimization of convex functions"; Ghadimi and
+Lan 2013, arXiv:1309.5549; Liu et al. 2018, arXiv:1805.10367 (ZO-SVRG); Liu et al. 2019 (ZO-signSGD); Chen et
+al. 2019, arXiv:1910.06513 (ZO-AdaMM); Zhang et al. 2024, arXiv:2402.11592 (conservative step).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from dfo.arrays import Array, Floats, Point, as_like, copy, is_blocks, is_torch, namespace, size
+from dfo.batch import Batch, Perturbations, Points
+from dfo.components import descent, estimators
+from dfo.components.descent import Moments
+from dfo.components.stages import Staged
+from dfo.directions import Coordinate, Directions, Distribution, distribution
+from dfo.errors import InvalidArgument
+from dfo.feedback import Feedback, Values
+from dfo.protocols import Task
+from dfo.random import Key, integers
+from dfo.spaces import Box, Space
+
+__all__ = ["ZOSGD", "ZOSGDState"]
+
+Rule = Literal["sgd", "momentum", "sign", "adam", "amsgrad", "conservative", "svrg"]
+
+
+@dataclass(frozen=True, eq=False)
+class ZOSGDState:
+    """The memory of :class:`ZOSGD`."""
+
+    x: Any  # (d,) or named blocks; moved in place when in blocks
+    lr: float
+    moments: Moments
+    slopes: Floats  # (q,) weights of the directions, while a conservative step waits for its comparison
+    anchor: Any  # SVRG: the anchor point ...
+    anchor_g: Any  # ... and the gradient estimate there
+    previous: float  # last value queried (residual scheme)
+    level: float  # mean value of the last step
+    best_x: Any  # where the lowest level was, while the step size is being fitted
+    best_level: float
+    worse: int  # steps in a row above the lowest level
+    stage: str
+    age: int  # updates done
+    key: Key
+    step: int
+
+
+@dataclass(frozen=True)
+class ZOSGD(Staged):
+    """Gradient descent on gradients estimated from values.
+
+    Without ``lr`` the step size is fitted: a first batch measures the curvature ``T = E u^T H u``, an unbiased
+    estimate of the trace of the Hessian, and the step is ``q / (T + (q + 1) L)`` with ``L = max u^T H u /
+    sqrt(d)``: on ``L``-isotropic quadratics this is the ``q / (L (q + d + 1))`` of Nesterov and Spokoiny up to the
+    square root. It then grows by 5 % while the values fall and is halved, from the best point on, after three
+    steps above it. A given ``lr`` is used as it is.
+
+    Args:
+        lr: step size, or None to fit it.
+        radius: smoothing mu, the length of a direction's unit; 1e-4 in double, 1e-2 in single precision, 0.05
+            with noise by default.
+        samples: directions per step, q; as many as ``batch`` pays for, else ``max(1, d // 2)`` up to 8.
+        directions: ``"sphere"``, ``"gaussian"``, ``"rademacher"``, ``"orthogonal"``, ``"coordinate"``,
+            ``"sparse"`` or a law of :mod:`dfo.directions`.
+        scheme: ``"central"`` (2q values a step), ``"forward"`` (q + 1), ``"one-point"`` (q) or ``"residual"``
+            (q). The one-point schemes trade calls for variance: give them a large radius and a small lr.
+        filter: ``"none"``, ``"sign"``, ``"clip"`` or ``"standardized"`` on the q directional derivatives.
+        limit: for ``"clip"``.
+        rule: ``"sgd"``, ``"momentum"``, ``"sign"``, ``"adam"``, ``"amsgrad"``, ``"conservative"`` (of ``x``,
+            ``x - step``, ``x + step`` keep the lowest on the same data: three more values) or ``"svrg"``.
+        betas: decay of the first and second moment.
+        eps: of Adam; times ``sqrt(d)``.
+        decay: the step size at update t is ``lr / (1 + t) ** decay``.
+        minibatches: number of different data numbers; a step draws one and all its members share it.
+        period: updates between SVRG anchors.
+        space: where to search; steps and queries are projected into a box. Filled in by the run.
+
+    Raises:
+        InvalidArgument: a name that does not exist, or a number that is not positive.
+
+    Example:
+        >>> import dfo
+        >>> solver = dfo.ZOSGD(rule="adam", lr=0.1)
+        >>> dfo.minimize(lambda x: float(x @ x), [1.0, -2.0, 1.0], method=solver, budget=2000).fun < 1e-4
+        True
+    """
+
+    lr: float | None = None
+    radius: float | None = None
+    samples: int | None = None
+    directions: str | Distribution = "sphere"
+    scheme: estimators.Scheme = "central"
+    filter: estimators.Filter = "none"
+    limit: float = 1.0
+    rule: Rule = "sgd"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    decay: float = 0.0
+    minibatches: int | None = None
+    period: int = 20
+    space: Space | None = None
+
+    stages: ClassVar[tuple[str, ...]] = ("probe", "query", "compare", "anchor")
+    needs: ClassVar[frozenset[str]] = frozenset({"values"})
+    handles: ClassVar[frozenset[str]] = frozenset()
+    laws: ClassVar[frozenset[str]] = frozenset({"translation", "sphere"})
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("scheme", estimators.SCHEMES),
+            ("filter", estimators.FILTERS),
+            ("rule", (*descent.RULES, "conservative", "svrg")),
+        ):
+            if getattr(self, name) not in known:
+                raise InvalidArgument(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        distribution(self.directions)
+        for name in ("lr", "radius", "samples", "limit", "eps", "period", "minibatches"):
+            value = getattr(self, name)
+            if value is not None and not (0 < value < math.inf):
+                raise InvalidArgument(f"{name}: expected a positive finite number, got {value!r}.")
+
+    def plan(self, task: Task) -> ZOSGD:
+        """Fill in the number of directions, the smoothing (with noise) and the space."""
+        d = task.space.dim
+        q = self.samples or max(1, min(d // 2, 8))
+        if self.samples is None and task.batch is not None:
+            q = max(1, task.batch // 2 if self.scheme == "central" else task.batch - (self.scheme == "forward"))
+        return replace(self, samples=q, radius=self.radius or (0.05 if task.noisy else None), space=task.space)
+
+    # ------------------------------------------------------------------ state
+
+    def init(self, x0: Point, key: Key) -> ZOSGDState:
+        """Return the state before the first question."""
+        x = copy(x0)
+        fit = self.lr is None and not is_blocks(x)
+        return ZOSGDState(
+            x, self.lr or 1e-3, descent.first_moments(self._plain_rule, x), np.empty(0), None, None, 0.0,
+            np.inf, None, np.inf, 0, "probe" if fit else self._first_stage, 0, key, 0,
+        )  # fmt: skip
+
+    @property
+    def _plain_rule(self) -> descent.Rule:
+        return "sgd" if self.rule in ("conservative", "svrg") else self.rule
+
+    @property
+    def _first_stage(self) -> str:
+        return "anchor" if self.rule == "svrg" else "query"
+
+    def _radius(self, x: Point) -> float:
+        if self.radius is not None:
+            return self.radius
+        first: Any = next(iter(x.values())) if is_blocks(x) else x
+        itemsize = first.element_size() if is_torch(first) else first.dtype.itemsize
+        return 1e-4 if itemsize == 8 else 1e-2
+
+    def _drawn(self, s: ZOSGDState, count: int | None = None) -> Directions:
+        law = Coordinate() if s.stage == "anchor" else distribution(self.directions)
+        return Directions(law, s.key.child(s.age, s.stage), count or self.samples or 1, s.x)
+
+    def _data(self, s: ZOSGDState, n: int) -> Any:
+        if self.minibatches is None:
+            return None
+        return np.full(n, integers(s.key.child(s.age, "data"), self.minibatches, (1,))[0])
+
+    def _batch(self, s: ZOSGDState, drawn: Directions, centers: tuple[Any, ...], **layout: Any) -> Batch:
+        batch = Perturbations(centers, drawn, step=s.step, **layout)
+        if not isinstance(self.space, Box):
+            return batch
+        X = as_like(self.space.project(batch.dense()), s.x)
+        return Points(X, step=s.step, data=batch.data)
+
+    # ------------------------------------------------------------------ fitting the step size
+
+    def ask_probe(self, s: ZOSGDState) -> Batch:
+        """Ask about the start and pairs around it."""
+        q = max(4, min(self.samples or 1, 16))
+        index, scale = estimators.layout("central", q, 10 * self._radius(s.x))
+        index, scale = np.concatenate([[0], index]), np.concatenate([[0.0], scale])
+        drawn = self._drawn(s, q)
+        return self._batch(s, drawn, (s.x,), index=index, scale=scale, data=self._data(s, len(index)))
+
+    def tell_probe(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
+        """Choose the step from curvature, and from a bound on its length where there is none."""
+        f, mu, d = _values(told), 10 * self._radius(s.x), size(s.x)
+        s = replace(s, stage=self._first_stage, step=s.step + 1)
+        center, pairs = f[0], f[1:].reshape(-1, 2)
+        good = np.isfinite(pairs).all(axis=1)
+        if not math.isfinite(center) or not good.any():
+            return s
+        pairs = pairs[good]
+        bend = np.abs(pairs.sum(axis=1) - 2 * center) / mu**2  # |u^T H u|
+        noise = 16 * np.finfo(float).eps * (abs(center) + np.abs(pairs).max()) / mu**2
+        slope = math.sqrt(float((((pairs[:, 0] - pairs[:, 1]) / (2 * mu)) ** 2).mean()))  # ~ |g|
+        longest = 0.1 * math.sqrt(d) / max(slope * math.sqrt(1 + d / (self.samples or 1)), 1e-300)
+        q, trace = self.samples or 1, float(bend.mean())
+        fitted = q / (trace + (q + 1) * float(bend.max()) / math.sqrt(d)) if trace > noise else longest
+        lr = self.lr or (min(fitted, longest) if self._plain_rule in ("sgd", "momentum") else 0.02)
+        return replace(s, lr=lr, best_x=copy(s.x), best_level=float(center), previous=float(center))
+
+    def _refit(self, s: ZOSGDState) -> ZOSGDState:
+        """Grow the fitted step while levels fall; halve it, from the best point on, when they do not."""
+        if self.lr is not None or s.best_x is None:
+            return s
+        if s.level < s.best_level:
+            return replace(s, best_level=s.level, best_x=copy(s.x), worse=0, lr=1.05 * s.lr)
+        if s.worse < 3:
+            return replace(s, worse=s.worse + 1)
+        memory = descent.first_moments(self._plain_rule, s.x)
+        return replace(s, x=copy(s.best_x), lr=0.5 * s.lr, worse=0, moments=memory)
+
+    # ------------------------------------------------------------------ estimate and move
+
+    def ask_query(self, s: ZOSGDState) -> Batch:
+        """Ask about the perturbed points (SVRG: also around the anchor, same data, same directions)."""
+        q, mu = self.samples or 1, self._radius(s.x)
+        index, scale = estimators.layout(self.scheme, q, mu)
+        origin, centers = None, (s.x,)
+        if self.rule == "svrg":
+            origin = np.repeat([0, 1], len(index))
+            index, scale, centers = np.tile(index, 2), np.tile(scale, 2), (s.x, s.anchor)
+        layout = {"index": index, "scale": scale, "origin": origin, "data": self._data(s, len(index))}
+        return self._batch(s, self._drawn(s), centers, **layout)
+
+    def tell_query(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
+        """Form the weights of the directions and move, or first compare."""
+        f, mu = _values(told), self._radius(s.x)
+        here = f[: len(f) // 2] if self.rule == "svrg" else f
+        raw = estimators.differences(self.scheme, here, mu, s.previous)
+        if self.rule == "svrg":
+            raw = raw - estimators.differences(self.scheme, f[len(f) // 2 :], mu)
+        w = estimators.weights(estimators.filtered(self.filter, raw, self.limit), raw)
+        known = here[np.isfinite(here)]
+        s = replace(
+            s, slopes=w, level=float(known.mean()) if known.size else np.inf,
+            previous=float(here[-1]) if math.isfinite(here[-1]) else s.previous, step=s.step + 1,
+        )  # fmt: skip
+        if self.rule == "conservative":
+            return replace(s, stage="compare")
+        return self._after(self._refit(self._move(s, w)))
+
+    def _rate(self, s: ZOSGDState) -> float:
+        return s.lr / (1.0 + s.age) ** self.decay
+
+    def _move(self, s: ZOSGDState, w: Floats) -> ZOSGDState:
+        """Return the state after one step of the rule along ``-sum_j w_j u_j``."""
+        drawn, lr = self._drawn(s), self._rate(s)
+        if self._plain_rule == "sgd" and is_blocks(s.x) and self.rule != "svrg":
+            return replace(s, x=drawn.add_to(s.x, -lr * w))  # in place, nothing of the size of x is built
+        g: Any = drawn.combine(w)
+        if self.rule == "svrg":
+            g = _added(g, s.anchor_g)
+        eps = self.eps * math.sqrt(size(s.x))
+        delta, moments = descent.step(self._plain_rule, g, s.moments, lr, self.betas, eps)
+        return replace(s, x=self._projected(_added(s.x, delta)), moments=moments)
+
+    def _projected(self, x: Any) -> Any:
+        return as_like(self.space.project(x), x) if isinstance(self.space, Box) else x
+
+    def _after(self, s: ZOSGDState) -> ZOSGDState:
+        age = s.age + 1
+        renew = self.rule == "svrg" and age % self.period == 0
+        return replace(s, age=age, stage="anchor" if renew else "query")
+
+    # ------------------------------------------------------------------ conservative steps
+
+    def ask_compare(self, s: ZOSGDState) -> Batch:
+        """Ask about the point and the two ends of the step, on the data of the estimate."""
+        move: Any = self._rate(s) * self._drawn(replace(s, stage="query")).combine(s.slopes)  # type: ignore[operator]
+        X = namespace(s.x).stack([s.x, s.x - move, s.x + move])
+        return Points(as_like(self._projected(X), s.x), step=s.step, data=self._data(s, 3))
+
+    def tell_compare(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
+        """Keep the lowest of the three; ties keep the point."""
+        f = np.where(np.isfinite(_values(told)), _values(told), np.inf)
+        best = int(np.argmin(f))
+        x = batch.member(best) if best else s.x
+        lr = s.lr if self.lr is not None else s.lr * (1.2 if best else 0.7)
+        return self._after(replace(s, x=x, lr=lr, level=float(f[best]), step=s.step + 1, stage="query"))
+
+    # ------------------------------------------------------------------ SVRG anchors
+
+    def ask_anchor(self, s: ZOSGDState) -> Batch:
+        """Ask for the full coordinate-wise gradient at the point, on every minibatch."""
+        d, parts = size(s.x), self.minibatches or 1
+        index, scale = estimators.layout("central", d, self._radius(s.x))
+        data = None if self.minibatches is None else np.repeat(np.arange(parts), len(index))
+        index, scale = np.tile(index, parts), np.tile(scale, parts)
+        return self._batch(s, self._drawn(s, d), (s.x,), index=index, scale=scale, data=data)
+
+    def tell_anchor(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
+        """Remember the point and its gradient."""
+        d, parts = size(s.x), self.minibatches or 1
+        slopes = estimators.differences("central", _values(told), self._radius(s.x)).reshape(parts, d)
+        mean = np.nan_to_num(slopes).sum(axis=0) / np.maximum(np.isfinite(slopes).sum(axis=0), 1)
+        g = self._drawn(s, d).combine(mean / d)
+        return replace(s, anchor=copy(s.x), anchor_g=g, stage="query", step=s.step + 1)
+
+    # ------------------------------------------------------------------ reports
+
+    def recommend(self, s: ZOSGDState) -> Any:
+        """Return the current point (the best one, while the step size is being fitted)."""
+        return copy(s.x if s.best_x is None else s.best_x)
+
+    def gauges(self, s: ZOSGDState) -> dict[str, float]:
+        """Return the step size and the mean value of the last step."""
+        return {"lr": self._rate(s), "level": s.level}
+
+
+def _values(told: Feedback) -> Array:
+    assert isinstance(told, Values)
+    return np.where(told.valid, told.f, np.nan)
+
+
+def _added(x: Any, delta: Any) -> Any:
+    """Return the sum of two points; named blocks are moved in place."""
+    if not is_blocks(x):
+        return x + delta
+    for name, block in x.items():
+        block += delta[name]  # type: ignore[misc]
+    return x
