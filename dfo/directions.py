@@ -270,9 +270,7 @@ class Directions:
             xp = namespace(rows)
             combined: Array = xp.asarray(weights, dtype=rows.dtype, device=rows.device) @ rows
             return combined
-        zero: Any = (
-            {name: block * 0 for name, block in self.like.items()} if is_blocks(self.like) else self.like * 0
-        )
+        zero: Any = {name: block * 0 for name, block in self.like.items()} if is_blocks(self.like) else self.like * 0
         return self.add_to(zero, weights)
 
     def add_to(self, x: Point, weights: Floats) -> Point:

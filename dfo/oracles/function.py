@@ -165,5 +165,3 @@ class _Call:
             return self.fun(x, *self.args)
         except Exception as error:
             return RuntimeError(f"{type(error).__name__}: {error}")  # any exception can cross a pipe as text
-
-

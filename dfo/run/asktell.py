@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from dfo.arrays import is_array, to_numpy
-from dfo.batch import Batch, Items, Points
+from dfo.arrays import copy, is_array, to_numpy
+from dfo.batch import Batch
 from dfo.encodings import encoding
 from dfo.errors import AlreadyTold, InvalidArgument, InvalidType, UnknownCandidate, short
 from dfo.feedback import Ranking, Values
@@ -22,9 +22,7 @@ from dfo.protocols import Task
 from dfo.random import Key
 from dfo.run import validate
 from dfo.run.peers import is_peer
-from dfo.run.result import describe_solver
 from dfo.run.setup import solver_of
-from dfo.spaces import Box
 
 __all__ = ["AskTell", "Candidate"]
 
@@ -47,10 +45,10 @@ class Candidate:
 class AskTell:
     """A solver without a loop: the caller evaluates.
 
-    Each :meth:`ask` hands out a new candidate; each :meth:`tell` takes one value. When every candidate of
-    the solver's batch has its value, the solver learns and the next batch begins; values may come in any
-    order, and a batch that is handed out whole but not told whole yields no new candidates: ``ask`` then
-    raises, naming how many values are missing. All methods may be called from several threads.
+    Each :meth:`ask` hands out a new candidate; each :meth:`tell` takes one value, in any order. When every
+    member of the solver's batch has its value the solver learns, and the next batch begins. Candidates
+    asked beyond the batch, while values are outstanding, are drawn from the same distribution and reach
+    the solver as points that it observes. All methods may be called from several threads.
 
     Args:
         method: a name or a solver, as in :func:`dfo.minimize` (peers cannot be asked).
@@ -95,13 +93,205 @@ class AskTell:
         task = Task(
             self._encoding.inner, validate.check_budget(budget), validate.check_count("batch", batch, 1), noisy=noise
         )
-        self.solver = solver_of("cma" if method == "auto" else method, validate.options_for_method(method, options), None, task)
+        self.solver = solver_of("cma" if method == "auto" else method, options or {}, None, task)
         self._lock = threading.RLock()
-        self._state = self.solver.init(self._encoding.start, Key.of(seed).child("solver"))
-        self._told: dict[int, Any] = {}
-        self._next = self._first = self._known = 0
-        self._ids: dict[Any, deque[int]] = {}
-        self._x0, self._batch, self._shown = start, None, None
+        self._state: Any = self.solver.init(self._encoding.start, Key.of(seed).child("solver"))
+        self._serial = self._extras = 0
+        self._pending: dict[int, _Asked] = {}
+        self._by_point: dict[Any, list[int]] = {}
+        self._told: set[int] = set()
         self.nfev = 0
         self.best_x: Any = None
-        self.best_fun = float("inf")
+        self.best_fun = math.inf
+        self._begin()
+
+    def _begin(self) -> None:
+        """Draw the solver's next batch."""
+        self._batch: Batch = self.solver.ask(self._state)
+        self._points = _members(decoded(self._batch, self._encoding))
+        self._values: list[Any] = [None] * len(self._points)
+        self._given = 0
+
+    # ------------------------------------------------------------------ asking
+
+    def ask(self) -> Any:
+        """Return a new point to evaluate, a private copy."""
+        return self.ask_candidate().x
+
+    def ask_candidate(self) -> Candidate:
+        """Return a new candidate: a point with its number and data."""
+        with self._lock:
+            if self._given < len(self._points):
+                member, z, x = self._given, None, self._points[self._given]
+                self._given += 1
+            else:
+                member, z, x = None, *self._extra()
+            number = self._serial
+            self._serial += 1
+            key = _content(x)
+            self._pending[number] = _Asked(member, z, x, key)
+            self._by_point.setdefault(key, []).append(number)
+            data = None if member is None or self._batch.data is None else int(self._batch.data[member])
+            return Candidate(number, copy(x) if is_array(x) else x, data)
+
+    def _extra(self) -> tuple[Any, Any]:
+        """Draw a point beyond the batch from the solver's present distribution."""
+        at, self._extras = self._extras, self._extras + 1
+        state = self._state
+        if hasattr(state, "key"):
+            state = replace(state, key=state.key.child("extra", at // len(self._points)))
+        batch = self.solver.ask(state)
+        i = at % len(batch)
+        part = batch.part(i, i + 1)
+        return part.member(0), _members(decoded(part, self._encoding))[0]
+
+    def ask_batch(self) -> list[Candidate]:
+        """Return all candidates of the present batch that have not been handed out."""
+        with self._lock:
+            return [self.ask_candidate() for _ in range(len(self._points) - self._given)]
+
+    @property
+    def pending(self) -> dict[int, Any]:
+        """The points that were asked and not yet told, by number; to hand out again after a crash."""
+        with self._lock:
+            return {number: asked.x for number, asked in self._pending.items()}
+
+    # ------------------------------------------------------------------ telling
+
+    def tell(self, candidate: Any, value: Any) -> None:
+        """Take the value of a candidate.
+
+        Args:
+            candidate: what :meth:`ask` or :meth:`ask_candidate` returned, or a candidate's number.
+            value: a real number; NaN, infinite or no number at all is a failed evaluation.
+
+        Raises:
+            UnknownCandidate: it was never asked. Points of your own go through :meth:`observe`.
+            AlreadyTold: it has its value already.
+        """
+        with self._lock:
+            number = self._number(candidate)
+            asked = self._pending.pop(number)
+            numbers = self._by_point[asked.key]
+            numbers.remove(number)
+            if not numbers:
+                del self._by_point[asked.key]
+            self._told.add(number)
+            self.nfev += 1
+            f = _one(value)
+            if f < self.best_fun:
+                self.best_x, self.best_fun = (copy(asked.x) if is_array(asked.x) else asked.x), f
+            if asked.member is None:
+                self._observe([asked.z], np.array([f]))
+                return
+            self._values[asked.member] = value
+            if all(v is not None for v in self._values):
+                self._learn(values_of(self._values))
+
+    def tell_order(self, order: Sequence[Any] | None) -> None:
+        """Take a ranking of the present batch instead of values, for solvers that need only an order.
+
+        Args:
+            order: indices into :meth:`ask_batch`, best first; ties as groups; the first few are enough; None
+                to skip the question.
+
+        Raises:
+            InvalidType: the solver needs values.
+        """
+        with self._lock:
+            if "ranking" not in self.solver.needs:
+                raise InvalidType(f"tell_order: {type(self.solver).__name__} needs values, and an order has none.")
+            told, _ = RankOracle(lambda points: order, None).evaluate(self._batch, ())
+            for number in [n for n, asked in self._pending.items() if asked.member is not None]:
+                asked = self._pending.pop(number)
+                self._by_point[asked.key].remove(number)
+                self._told.add(number)
+            self.nfev += len(self._points)
+            self._learn(told)
+
+    def _learn(self, told: Values | Ranking) -> None:
+        self._state = self.solver.tell(self._state, self._batch, told)
+        self._begin()
+
+    def _number(self, candidate: Any) -> int:
+        if isinstance(candidate, Candidate):
+            number = candidate.id
+        elif isinstance(candidate, int) and not isinstance(candidate, bool):
+            number = candidate
+        else:
+            numbers = self._by_point.get(_content(candidate), ())
+            if not numbers:
+                raise UnknownCandidate(
+                    f"tell: {short(candidate)} is not waiting for a value: it was never asked, is told already, or was"
+                    " changed since. Pass what ask() returned; points of your own go through observe()."
+                )
+            number = numbers[0]
+        if number in self._told:
+            raise AlreadyTold(f"tell: candidate {number} has its value already.")
+        if number not in self._pending:
+            raise UnknownCandidate(f"tell: no candidate {number} was asked; {self._serial} have been so far.")
+        return number
+
+    def observe(self, x: Any, value: float) -> None:
+        """Take a point that was never asked, with its value.
+
+        It may become the best; a solver that can learn from foreign points does.
+
+        Raises:
+            InvalidArgument: the point is not in the space.
+        """
+        point = np.asarray(x, dtype=float) if not is_array(x) and isinstance(x, (list, tuple)) else x
+        if not self.space.contains(point):
+            raise InvalidArgument(f"observe: {short(x)} is not a point of {self.space!r}.")
+        with self._lock:
+            f = _one(value)
+            if f < self.best_fun:
+                self.best_x, self.best_fun = (copy(point) if is_array(point) else point), f
+            self._observe([self._encoding.encode(point)], np.array([f]))
+
+    def _observe(self, points: list[Any], values: Any) -> None:
+        if not hasattr(self.solver, "observe") or not math.isfinite(values[0]):
+            return
+        before = self._state
+        stacked = points[0][None] if is_array(points[0]) else points
+        self._state = self.solver.observe(before, stacked, values)
+
+    @property
+    def recommended(self) -> Any:
+        """The solver's recommendation: what to use when values are noisy."""
+        with self._lock:
+            z = self.solver.recommend(self._state)
+            return self._encoding.decode(z[None])[0] if is_array(z) else z
+
+    @property
+    def finished(self) -> str | None:
+        """Why the solver has nothing left to do, or None."""
+        return self.solver.finished(self._state) if hasattr(self.solver, "finished") else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    member: int | None  # index in the batch, None for a candidate beyond it
+    z: Any  # its solver coordinates, for one beyond the batch
+    x: Any
+    key: Any
+
+
+def _members(batch: Batch) -> list[Any]:
+    return [batch.member(i) for i in range(len(batch))]
+
+
+def _content(x: Any) -> Any:
+    """Return something hashable that equal points share."""
+    if is_array(x):
+        return to_numpy(x).tobytes()
+    if isinstance(x, (list, tuple)):
+        return np.asarray(x, dtype=float).tobytes()
+    if isinstance(x, Mapping):
+        return tuple((name, repr(value)) for name, value in sorted(x.items()))
+    return x
+
+
+def _one(value: Any) -> float:
+    told = values_of([value])
+    return float(told.f[0]) if told.valid[0] else math.inf

@@ -16,7 +16,7 @@ from dfo.run.result import STATUS, Result, versions
 from dfo.run.session import Session
 
 if TYPE_CHECKING:
-    from dfo.run.minimize import Setup
+    from dfo.run.setup import Setup
 
 __all__ = ["result_of"]
 

@@ -93,5 +93,4 @@ class Loop:
     def recommend(self) -> Any:
         """Return the solver's recommendation as a user point."""
         z = self.solver.recommend(self.state)
-        decoded = self.session.encoding.decode(z[None])[0] if hasattr(z, "shape") else z
-        return decoded
+        return self.session.encoding.decode(z[None])[0] if hasattr(z, "shape") else z

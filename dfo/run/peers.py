@@ -26,7 +26,7 @@ from dfo.run.session import Session
 from dfo.spaces import Box, Free
 
 if TYPE_CHECKING:
-    from dfo.run.minimize import Setup
+    from dfo.run.setup import Setup
 
 __all__ = ["PEERS", "SCIPY_GLOBAL", "SCIPY_LOCAL", "as_scipy_method", "is_peer", "peer_is_native", "run_peer"]
 
@@ -98,7 +98,7 @@ class _Objective:
 
 def run_peer(setup: Setup, session: Session, known: Any = None) -> None:
     """Run the peer that ``setup.solver`` names until it or the session ends."""
-    family, _, name = setup.solver.partition(":")
+    family = setup.solver.partition(":")[0]
     objective = _Objective(session)
     options = dict(setup.options)
     restart = bool(options.pop("restart", False))
@@ -233,7 +233,7 @@ def _nevergrad(f: _Objective, x0: Floats, space: Any, seed: int, options: Mappin
     point = nevergrad.p.Array(init=x0)
     if isinstance(space, Box) and space.bounded.all():
         point = point.set_bounds(space.lower, space.upper)
-    point.random_state = np.random.RandomState(seed % 2**32)  # noqa: NPY002
+    point.random_state = np.random.RandomState(seed % 2**32)
     with _GlobalNumpy():
         optimizer = registry[name](parametrization=point, budget=f.session.budget, num_workers=1, **options)
         for _ in range(f.session.budget):
@@ -275,10 +275,10 @@ def as_scipy_method(method: Any = "auto", **fixed: Any) -> Callable[..., Any]:
         constraints = options.pop("constraints", None)
         for unused in ("jac", "hess", "hessp", "bounds", "callback", "tol"):
             options.pop(unused, None)
-        if constraints is not None and constraints != () and constraints != []:
+        if constraints is not None and constraints not in ((), []):
             ours["constraints"] = constraints
         result = minimize(fun, x0, args, method, options=options or None, **ours, **fixed)
-        return OptimizeResult({name: result[name] for name in result.keys()})
+        return OptimizeResult({name: result[name] for name in result})
 
     return run
 
@@ -287,4 +287,3 @@ def peer_is_native(setup: Setup) -> bool:
     """Tell whether a peer can work in the user's own coordinates: scipy on real vectors."""
     real = isinstance(setup.space, Free) or (isinstance(setup.space, Box) and not setup.space.integer.any())
     return real and setup.solver.startswith("scipy:") and not is_torch(setup.x0)
-

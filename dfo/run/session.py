@@ -63,12 +63,12 @@ class Session:
         stop: Any = None,
         hooks: tuple[Hook, ...] = (),
         interrupt: Interruptible | None = None,
-        key: Key = Key(0),
+        key: Key | None = None,
         lanes: int = 0,
     ) -> None:
         self.oracle, self.encoding, self.budget = oracle, encoding, budget
         self.stop, self.hooks, self.interrupt = stop, hooks, interrupt
-        self.memory = oracle.start(lanes, key)
+        self.memory = oracle.start(lanes, key or Key(0))
         self.nfev = self.nit = self.nfail = self.best_at = 0
         self.best_x: Any = None
         self.best_fun, self.best_merit, self.best_violation = math.inf, math.inf, 0.0

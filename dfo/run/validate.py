@@ -188,7 +188,9 @@ def check_known(known: Any, dim: int) -> tuple[Sequence[Any], np.ndarray[Any, np
         values = np.asarray(to_numpy(values), dtype=float).reshape(-1)
         count = len(points)
     except (TypeError, ValueError):
-        raise InvalidArgument(f"known: expected a pair (X, y) of points and their values, got {short(known)}.") from None
+        raise InvalidArgument(
+            f"known: expected a pair (X, y) of points and their values, got {short(known)}."
+        ) from None
     if count != values.size:
         raise InvalidArgument(f"known: expected as many points as values, got {count} and {values.size}.")
     if count and is_array(points) and tuple(points.shape) != (count, dim):

@@ -229,4 +229,3 @@ class NelderMead(Staged):
     def gauges(self, s: NelderMeadState) -> dict[str, float]:
         """Return the size of the simplex and the number of restarts."""
         return {"size": float(abs(s.simplex[1:] - s.simplex[0]).max()), "restarts": float(s.runs)}
-

@@ -112,5 +112,3 @@ class RandomSearch:
     def recommend(self, s: RandomSearchState) -> Any:
         """Return the best point seen."""
         return s.best
-
-

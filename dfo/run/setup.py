@@ -1,0 +1,192 @@
+"""A run's arguments, judged and resolved into one record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
+
+from dfo.encodings import Encoding, encoding
+from dfo.errors import InvalidArgument, InvalidType, short, unknown
+from dfo.oracles.encoded import Encoded
+from dfo.oracles.function import Function
+from dfo.protocols import CONSTRAINTS, Hook, Oracle, Task
+from dfo.random import Key
+from dfo.run import auto, validate
+from dfo.run.hooks import Print, as_hooks
+from dfo.run.loop import check_fits
+from dfo.run.peers import PEERS, is_peer
+from dfo.run.stopping import AnyOf, MaxEvals, MaxSteps, MaxTime, seconds
+from dfo.run.workers import mapper_of
+from dfo.spaces import Box
+
+__all__ = ["ALIASES", "DEFAULT_BUDGET", "Setup", "resolve", "solver_of"]
+
+DEFAULT_BUDGET = 1000
+"""Evaluations per variable when no budget is given; the run then also ends at its first convergence."""
+
+ALIASES: Mapping[str, str] = {
+    "maxfev": "budget",
+    "maxfun": "budget",
+    "maxiter": "steps",
+    "maxtime": "timeout",
+    "disp": "disp",
+    "popsize": "population",
+    "sigma0": "sigma",
+    "xatol": "xtol",
+    "fatol": "ftol",
+}
+"""Words of scipy, pycma and their kin, accepted in ``options``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """A run's arguments, judged and resolved.
+
+    Args:
+        oracle: answers in user coordinates.
+        encoding: between user points and solver coordinates.
+        solver: a planned solver, or the name of a peer.
+        reason: why ``auto`` chose it.
+        budget: hard budget.
+        granted: the user's budget, or None.
+        stop: further stops.
+        hooks: hooks.
+        key: the run's key.
+        noisy: whether equal points may get different values.
+        options: options of a peer.
+        x0: the start as the user sees it.
+        constraints: scipy's constraints, for peers that take them natively.
+    """
+
+    oracle: Oracle[Any]
+    encoding: Encoding
+    solver: Any
+    reason: str
+    budget: int
+    granted: int | None
+    stop: Any
+    hooks: tuple[Hook, ...]
+    key: Key
+    noisy: bool
+    options: Mapping[str, Any]
+    x0: Any
+    space: Any
+    constraints: Any = ()
+
+    @property
+    def seen(self) -> Oracle[Any]:
+        """The oracle in solver coordinates."""
+        plain = self.encoding.inner is self.space
+        return self.oracle if plain else Encoded(self.oracle, self.encoding)
+
+
+def resolve(
+    fun: Any, x0: Any, args: Any, method: Any, bounds: Any, constraints: Any, tol: Any, callback: Any, options: Any,
+    *, budget: Any, seed: Any, batch: Any, workers: Any, noise: Any, timeout: Any, stop: Any, vectorized: bool,
+    on_error: Any,
+) -> Setup:  # fmt: skip
+    """Judge every argument of :func:`minimize` and return what they mean together."""
+    space, start = validate.space_and_start(x0, bounds)
+    key = Key.of(seed)
+    extra, options = _split(options)
+    granted = validate.check_budget(extra.get("budget", budget))
+    count = validate.check_count("batch", batch, 1)
+    hooks = as_hooks(callback) + ((Print(),) if extra.get("disp") else ())
+    stop = _stops(stop, timeout if timeout is not None else extra.get("timeout"), extra.get("steps"))
+    for evals in [s for s in getattr(stop, "stops", ()) if isinstance(s, MaxEvals)]:
+        granted = evals.n if granted is None else min(granted, evals.n)
+    oracle = _oracle(fun, args, vectorized, on_error, validate.violation_of(constraints), workers)
+    if CONSTRAINTS not in oracle.gives:
+        constraints = ()
+    seen = encoding(space, start)
+    noisy = bool(noise)
+    integers = isinstance(seen.inner, Box) and bool(seen.inner.cells.any())
+    reason = ""
+    if (isinstance(method, str) and method == "auto") or method is None:
+        method, reason = auto.choose(space, space.dim, granted, noise, oracle.gives, integers)
+    solver: Any = method
+    if not (isinstance(method, str) and is_peer(method)):
+        task = Task(seen.inner, granted, count, oracle.gives, noisy, oracle.max_batch)
+        solver = solver_of(method, options, tol, task)
+        check_fits(solver, oracle, method if isinstance(method, str) else type(method).__name__)
+    elif tol is not None:
+        options = {**options, "tol": tol}
+    return Setup(
+        oracle, seen, solver, reason, DEFAULT_BUDGET * space.dim if granted is None else granted, granted,
+        stop, hooks, key, noisy, options, start, space, constraints,
+    )  # fmt: skip
+
+
+def _split(options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options that belong to the run, and those of the solver by their dfo names."""
+    if options is not None and not isinstance(options, Mapping):
+        raise InvalidType(f"options: expected a mapping of names to values, got {short(options)}.")
+    run: dict[str, Any] = {}
+    mine: dict[str, Any] = {}
+    for name, value in (options or {}).items():
+        word = ALIASES.get(name, name)
+        target = run if word in ("budget", "steps", "timeout", "disp") and name in ALIASES else mine
+        if value is not None:
+            target[word] = value
+    if "steps" in run:
+        run["steps"] = validate.check_count("maxiter", run["steps"], 0)
+    return run, mine
+
+
+def _stops(stop: Any, timeout: Any, steps: int | None) -> Any:
+    parts: tuple[Any, ...] = ()
+    if stop is not None:
+        if not callable(stop):
+            raise InvalidType(f"stop: expected a stop such as dfo.Target(1e-8), got {short(stop)}.")
+        parts = stop.stops if isinstance(stop, AnyOf) else (stop,)
+    if timeout is not None:
+        parts += (MaxTime(seconds(timeout)),)
+    if steps is not None:
+        parts += (MaxSteps(steps),)
+    return AnyOf(parts) if parts else None
+
+
+def _oracle(fun: Any, args: Any, vectorized: bool, on_error: Any, violation: Any, workers: Any) -> Oracle[Any]:
+    if hasattr(fun, "evaluate") and hasattr(fun, "gives"):
+        if vectorized or args or violation is not None or workers is not None:
+            raise InvalidArgument(
+                "args, vectorized, constraints and workers belong to functions; an oracle has its own."
+            )
+        oracle: Oracle[Any] = fun
+        return oracle
+    if not callable(fun):
+        raise InvalidType(f"fun: expected a function of one point, or an oracle, got {short(fun)}.")
+    if on_error not in ("raise", "record"):
+        raise InvalidArgument(f'on_error: expected "raise" or "record", got {short(on_error)}.')
+    args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+    return Function(
+        fun, args, vectorized=vectorized, on_error=on_error, violation=violation, mapper=mapper_of(workers, fun)
+    )
+
+
+def solver_of(method: Any, options: Mapping[str, Any], tol: Any, task: Task) -> Any:
+    """Return the planned solver that a name or an instance stands for.
+
+    Raises:
+        UnknownName: no method, or no option of it, has that name.
+        InvalidType: ``method`` is neither a name nor a solver.
+        InvalidArgument: a tolerance for a solver without one.
+    """
+    from dfo.solvers import SOLVERS, solver_class
+
+    if isinstance(method, str):
+        if method not in SOLVERS:
+            raise unknown("method", method, [*SOLVERS, *PEERS, "auto"])
+        cls = solver_class(method)
+        solver = cls(**validate.options_for(cls, options))
+    elif is_dataclass(method) and hasattr(method, "ask") and not isinstance(method, type):
+        solver = replace(method, **validate.options_for(type(method), options))  # type: ignore[type-var]
+    else:
+        raise InvalidType(f'method: expected a name such as "cma" or a solver such as dfo.CMA(), got {short(method)}.')
+    if tol is not None:
+        fields = [name for name in ("tol", "xtol", "ftol") if hasattr(solver, name)]
+        if not fields:
+            raise InvalidArgument(f"tol: {type(solver).__name__} has no tolerance. Use stop=dfo.Stalled(n) instead.")
+        solver = replace(solver, **dict.fromkeys(fields, float(tol)))
+    return solver.plan(task) if hasattr(solver, "plan") else solver
