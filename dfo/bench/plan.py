@@ -159,8 +159,8 @@ class Plan:
             BadState: something is missing or of another kind.
         """
         try:
-            several = {name: tuple(table[name]) for name in ("problems", "methods", "seeds")}
-            plain = {name: table[name] for name in ("suite", "summary", "targets", "baseline")}
+            several: dict[str, Any] = {name: tuple(table[name]) for name in ("problems", "methods", "seeds")}
+            plain: dict[str, Any] = {name: table[name] for name in ("suite", "summary", "targets", "baseline")}
             return cls(budget=Budget.of(table["budget"]), **several, **plain)
         except (KeyError, TypeError, InvalidArgument) as error:
             raise BadState(f"not a plan: {error!r}") from None

@@ -85,7 +85,7 @@ class Suite:
     ) -> Suite:
         """Return the suite with other dimensions, functions or instances in every selection; None keeps them."""
         changes: dict[str, Any] = {"dims": dims, "functions": functions, "instances": instances}
-        given = {name: tuple(value) for name, value in changes.items() if value is not None}
+        given: dict[str, Any] = {name: tuple(value) for name, value in changes.items() if value is not None}
         return replace(self, problems=tuple(replace(selection, **given) for selection in self.problems))
 
     def names(self) -> list[str]:
@@ -162,15 +162,22 @@ def _selection(entry: Mapping[str, Any], where: str) -> Selection:
     pack = _value(entry, "pack", where, _is_text, "the name of a pack", None)
     if pack is None:
         raise InvalidArgument(f"{where}.pack: expected the name of a pack, got nothing.")
-    lists: dict[str, Any] = {}
-    for key, fits, what in (
-        ("functions", lambda v: _is_text(v) or _is_count(v), "labels or numbers of functions"),
-        ("dims", _is_count, "integers >= 1"),
-        ("instances", _is_count, "integers >= 1"),
-    ):
-        values = _value(entry, key, where, lambda v, fits=fits: _is_list(v, fits), f"a list of {what}", None)
-        lists[key] = None if values is None else tuple(values)
-    return Selection(pack, **lists)
+    return Selection(
+        pack,
+        _list(entry, "functions", where, lambda v: _is_text(v) or _is_count(v), "labels or numbers of functions"),
+        _list(entry, "dims", where, _is_count, "integers >= 1"),
+        _list(entry, "instances", where, _is_count, "integers >= 1"),
+    )
+
+
+def _list(
+    entry: Mapping[str, Any], key: str, where: str, fits: Callable[[Any], bool], what: str
+) -> tuple[Any, ...] | None:
+    def fit(values: Any) -> bool:
+        return isinstance(values, list) and bool(values) and all(fits(v) for v in values)
+
+    values = _value(entry, key, where, fit, f"a list of {what}", None)
+    return None if values is None else tuple(values)
 
 
 def _only(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
@@ -179,9 +186,7 @@ def _only(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
             raise InvalidArgument(f"{where}: {unknown('key', key, keys)}")
 
 
-def _value(
-    table: Mapping[str, Any], key: str, where: str, fits: Callable[[Any], bool], what: str, default: Any
-) -> Any:
+def _value(table: Mapping[str, Any], key: str, where: str, fits: Callable[[Any], bool], what: str, default: Any) -> Any:
     if key not in table:
         return default
     if not fits(table[key]):
@@ -196,7 +201,3 @@ def _is_text(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_list(value: Any, fits: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list) and bool(value) and all(fits(v) for v in value)
