@@ -27,6 +27,7 @@ __all__ = [
     "namespace",
     "size",
     "to_numpy",
+    "zeros",
 ]
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -102,8 +103,16 @@ def copy(x: Any) -> Any:
     return x.clone() if is_torch(x) else np.array(x, copy=True)
 
 
+def zeros(x: Any) -> Any:
+    """Return an array, or named blocks, of zeros shaped like ``x``."""
+    if is_blocks(x):
+        return {name: zeros(block) for name, block in x.items()}
+    return namespace(x).zeros_like(x)
+
+
 def size(x: Point) -> int:
     """Return the number of coordinates of a point."""
     if is_blocks(x):
         return sum(size(block) for block in x.values())
-    return int(np.prod(x.shape, dtype=np.int64))
+    array: Any = x
+    return int(np.prod(array.shape, dtype=np.int64))

@@ -119,7 +119,8 @@ class Points(Linear):
 
     def add_to(self, x: Point, weights: Array) -> Point:
         """Add ``weights @ X`` to ``x`` in place."""
-        x += self.combine(weights)  # type: ignore[operator]
+        moved: Any = x
+        moved += self.combine(weights)
         return x
 
 
@@ -180,7 +181,7 @@ class Perturbations(Linear):
 
     def _per_direction(self, weights: Array) -> Floats:
         index = np.arange(len(self)) if self.index is None else self.index
-        return np.bincount(index, np.asarray(weights, dtype=float), minlength=self.directions.count)
+        return np.asarray(np.bincount(index, np.asarray(weights, dtype=float), self.directions.count), dtype=float)
 
     def combine(self, weights: Array) -> Point:
         """Return the sum of ``weights[i]`` times the *direction* of member ``i`` (its scale left out)."""

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, Point, as_like, is_blocks, is_torch, namespace, size
+from dfo.arrays import Array, Floats, Point, as_like, is_blocks, is_torch, namespace, size, zeros
 from dfo.errors import InvalidArgument, InvalidType, short, unknown
 from dfo.random import Key, choice, normal, signs, uniform
 
@@ -118,8 +118,8 @@ class Sparse:
     def piece(self, key: Key, start: int, count: int, like: Array) -> Array:
         """Return a slice of the flattened rows."""
         kept = uniform(key.child("mask"), (count,), None, start) < self.density
-        mask = namespace(like).asarray(kept * self.density**-0.5)
-        return normal(key, (count,), like, start) * (mask.to(like) if is_torch(like) else mask.astype(like.dtype))
+        entries: Array = normal(key, (count,), like, start) * as_like(kept * self.density**-0.5, like)
+        return entries
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,8 @@ class Directions:
         """Return the directions as a ``(count, d)`` array (points in one array only)."""
         if is_blocks(self.like):
             raise InvalidType("dense: directions of a point in blocks are drawn member by member.")
-        return self.law.rows(self.key, self.count, self.like)
+        like: Any = self.like
+        return self.law.rows(self.key, self.count, like)
 
     def combine(self, weights: Floats) -> Point:
         """Return ``sum_i weights[i] u_i``, shaped like a point."""
@@ -270,8 +271,7 @@ class Directions:
             xp = namespace(rows)
             combined: Array = xp.asarray(weights, dtype=rows.dtype, device=rows.device) @ rows
             return combined
-        zero: Any = {name: block * 0 for name, block in self.like.items()} if is_blocks(self.like) else self.like * 0
-        return self.add_to(zero, weights)
+        return self.add_to(zeros(self.like), weights)
 
     def add_to(self, x: Point, weights: Floats) -> Point:
         """Add ``sum_i weights[i] u_i`` to ``x`` in place, a chunk at a time, and return ``x``."""

@@ -138,7 +138,8 @@ def uniform(key: Key, shape: tuple[int, ...], like: Array | None = None, start: 
     """
     drawn = words(key, math.prod(shape), start)
     drawn >>= _ELEVEN
-    return _cast((drawn * 2.0**-53).reshape(shape), like)
+    unit: Array = drawn * 2.0**-53
+    return _cast(unit.reshape(shape), like)
 
 
 def normal(key: Key, shape: tuple[int, ...], like: Array | None = None, start: int = 0) -> Array:
@@ -249,7 +250,8 @@ def signs(key: Key, shape: tuple[int, ...], like: Array | None = None, start: in
     first, skip = divmod(start, 64)
     drawn = words(key, (skip + count + 63) // 64, first).astype("<u8", copy=False)
     bits = np.unpackbits(drawn.view(np.uint8), bitorder="little")[skip : skip + count]
-    return _cast((bits * 2.0 - 1.0).reshape(shape), like)
+    plus_minus: Array = bits * 2.0 - 1.0
+    return _cast(plus_minus.reshape(shape), like)
 
 
 def integers(key: Key, high: int, shape: tuple[int, ...], start: int = 0) -> npt.NDArray[np.int64]:
@@ -267,7 +269,7 @@ def choice(key: Key, n: int, k: int) -> npt.NDArray[np.int64]:
     return permutation(key, n)[:k]
 
 
-def _cast(values: Floats, like: Array | None) -> Array:
+def _cast(values: Array, like: Array | None) -> Array:
     if like is None:
         return values
     if is_torch(like):

@@ -80,7 +80,8 @@ class Free:
 
     def sample(self, key: Key, n: int) -> Array:
         """Return ``(n, d)`` points, uniform in [-1, 1): R^d has no uniform distribution."""
-        return 2.0 * uniform(key, (n, self.dim)) - 1.0
+        points: Array = 2.0 * uniform(key, (n, self.dim)) - 1.0
+        return points
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,9 +154,11 @@ class Box:
         if is_torch(x):
             inside = x.clamp(as_like(self.lower, x), as_like(self.upper, x))
             flags = as_like(self.integer, x)
-            return inside + flags * (inside.round() - inside)  # type: ignore[no-any-return]
+            snapped: Array = inside + flags * (inside.round() - inside)
+            return snapped
         values = np.clip(np.asarray(x, dtype=float), self.lower, self.upper)
-        return np.where(self.integer, np.rint(values), values) if self.integer.any() else values
+        rounded: Array = np.where(self.integer, np.rint(values), values)
+        return rounded
 
     def sample(self, key: Key, n: int) -> Array:
         """Return ``(n, d)`` uniform points; a side without a bound reaches 2 from the other, or from 0."""

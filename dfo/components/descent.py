@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from dfo.arrays import Point, is_blocks, namespace
+from dfo.arrays import Point, is_blocks, namespace, zeros
 
 __all__ = ["RULES", "Moments", "Rule", "first_moments", "step"]
 
@@ -32,7 +32,7 @@ def first_moments(rule: Rule, x: Point) -> Moments:
     """Return the memory before the first step; only what the rule needs is allocated."""
     zero: Any = None
     if rule in ("momentum", "adam", "amsgrad"):
-        zero = {name: block * 0 for name, block in x.items()} if is_blocks(x) else x * 0
+        zero = zeros(x)
     second = zero if rule in ("adam", "amsgrad") else None
     return Moments(zero, second, second if rule == "amsgrad" else None, 0)
 
@@ -79,10 +79,10 @@ def _blockwise(
     steps: dict[str, Any] = {}
     after: dict[str, Moments] = {}
     for name, block in g.items():
-        own = [None if part is None else part[name] for part in (memory.m, memory.v, memory.peak)]
-        steps[name], after[name] = step(rule, block, Moments(*own, memory.count), lr, betas, eps)
-    parts = [
+        m, v, peak = (None if part is None else part[name] for part in (memory.m, memory.v, memory.peak))
+        steps[name], after[name] = step(rule, block, Moments(m, v, peak, memory.count), lr, betas, eps)
+    m, v, peak = (
         None if part is None else {name: getattr(moments, field) for name, moments in after.items()}
         for field, part in (("m", memory.m), ("v", memory.v), ("peak", memory.peak))
-    ]
-    return steps, Moments(*parts, memory.count + 1)
+    )
+    return steps, Moments(m, v, peak, memory.count + 1)

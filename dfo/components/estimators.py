@@ -55,13 +55,14 @@ def differences(scheme: Scheme, f: Floats, radius: float, previous: float = 0.0)
     """
     f = np.where(np.isfinite(f), f, np.nan)
     if scheme == "central":
-        return (f[0::2] - f[1::2]) / (2.0 * radius)
-    if scheme == "forward":
-        return (f[1:] - f[0]) / radius
-    if scheme == "residual":
-        before = np.concatenate([[previous], f[:-1]])
-        return (f - before) / radius
-    return f / radius
+        rise = (f[0::2] - f[1::2]) / 2.0
+    elif scheme == "forward":
+        rise = f[1:] - f[0]
+    elif scheme == "residual":
+        rise = f - np.concatenate([[previous], f[:-1]])
+    else:
+        rise = f
+    return np.asarray(rise / radius)
 
 
 def filtered(kind: Filter, slopes: Floats, limit: float) -> Floats:

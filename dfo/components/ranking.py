@@ -51,4 +51,5 @@ def spread_over_ranks(weights: Floats, merit: Floats) -> Floats:
     high = np.array([np.sum(ordered <= v) for v in ordered]) * n / m
     at = np.arange(n + 1.0)
     given[shown] = (np.interp(high, at, edges) - np.interp(low, at, edges)) / np.maximum(high - low, 1e-300)
-    return given * (np.abs(weights).sum() / max(np.abs(given).sum(), 1e-300))
+    total: float = np.abs(weights).sum() / max(np.abs(given).sum(), 1e-300)
+    return np.asarray(given * total)

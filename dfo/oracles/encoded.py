@@ -24,16 +24,7 @@ class Encoded:
 
     def __init__(self, oracle: Oracle[Any], encoding: Encoding) -> None:
         self.oracle, self.encoding = oracle, encoding
-
-    @property
-    def gives(self) -> frozenset[str]:
-        """What the inner oracle gives."""
-        return self.oracle.gives
-
-    @property
-    def max_batch(self) -> int | None:
-        """The inner oracle's bound."""
-        return self.oracle.max_batch
+        self.gives, self.max_batch = oracle.gives, oracle.max_batch
 
     def start(self, lanes: int, key: Key) -> Any:
         """Return the inner oracle's memory."""

@@ -20,7 +20,7 @@ __all__ = ["Function", "Halted", "members"]
 Violation = Callable[[Any], float]
 
 
-class Halted(Exception):  # noqa: N818  (a signal to the run, not an error)
+class Halted(Exception):
     """An evaluation ended the batch early: the run is to stop, or the objective raised.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dfo.arrays import Floats, copy, is_array
 from dfo.batch import Batch, Items, Points
-from dfo.feedback import Values
+from dfo.oracles.function import Halted
 from dfo.run.loop import Loop
 from dfo.run.result import STATUS, Result, versions
 from dfo.run.session import Session
@@ -73,10 +73,12 @@ def _recommended(loop: Loop, session: Session, reserve: int, setup: Setup) -> tu
     batch: Batch = Points(np.stack([x] * reserve)) if isinstance(x, np.ndarray) else Items([x] * reserve)
     if is_array(x) and not isinstance(x, np.ndarray):
         batch = Points(x[None].repeat(reserve, 1))
-    told, _ = setup.oracle.evaluate(batch, session.memory)
+    try:
+        told: Any = setup.oracle.evaluate(batch, session.memory)[0]
+    except Halted as halt:  # time is over, or the objective raised: the mean of what there is
+        told = halt.done
     session.count_again(told)
     session.status, session.message = status, message
-    assert isinstance(told, Values)
     f: Floats = told.f[told.valid]
     if not f.size:
         return x, math.nan, 0.0

@@ -64,7 +64,7 @@ class Loop:
             session.gauges = lambda: gauges(self.state)
         session.recommended = self.recommend
 
-    def observe(self, points: Array, values: Array) -> None:
+    def observe(self, points: Any, values: Array) -> None:
         """Tell the solver points that were evaluated elsewhere, in solver coordinates, if it listens."""
         if hasattr(self.solver, "observe"):
             self.state = self.solver.observe(self.state, points, values)

@@ -70,7 +70,7 @@ def _scipy_name(name: str) -> str | None:
     return next((known for known in (*SCIPY_LOCAL, *SCIPY_GLOBAL) if known.lower() == name.lower()), None)
 
 
-class _Over(Exception):  # noqa: N818
+class _Over(Exception):
     """Ends a peer from inside the objective."""
 
 

@@ -33,7 +33,7 @@ KEEP_LIMIT = 1 << 20
 """Most coordinates of a point of which every new best is copied; larger ones are rebuilt by replay."""
 
 
-class ObjectiveRaised(Exception):  # noqa: N818  (carries the objective's own exception)
+class ObjectiveRaised(Exception):
     """The objective raised; the session holds what was learned before."""
 
     def __init__(self, cause: BaseException) -> None:

@@ -181,7 +181,7 @@ def solver_of(method: Any, options: Mapping[str, Any], tol: Any, task: Task) -> 
         cls = solver_class(method)
         solver = cls(**validate.options_for(cls, options))
     elif is_dataclass(method) and hasattr(method, "ask") and not isinstance(method, type):
-        solver = replace(method, **validate.options_for(type(method), options))  # type: ignore[type-var]
+        solver = replace(method, **validate.options_for(type(method), options))
     else:
         raise InvalidType(f'method: expected a name such as "cma" or a solver such as dfo.CMA(), got {short(method)}.')
     if tol is not None:

@@ -29,7 +29,7 @@ def check_count(name: str, value: Any, least: int) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise InvalidType(f"{name}: expected an integer >= {least}, got {short(value)}.")
-    if value != value or value != math.floor(value):
+    if math.isnan(value) or (math.isfinite(value) and value != math.floor(value)):
         raise InvalidArgument(f"{name}: expected an integer >= {least}, got {value!r}.")
     if value == math.inf or value < least:
         raise InvalidArgument(f"{name}: expected a finite integer >= {least}, got {value!r}.")

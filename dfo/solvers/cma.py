@@ -24,7 +24,7 @@ from dfo.components.borders import into_box, onto_line, step_floor
 from dfo.components.ranking import merits, spread_over_ranks
 from dfo.components.restarts import POLICIES, Policy, Regime, first_regime, next_regime, restart_point
 from dfo.errors import InvalidArgument, ProblemTooLarge
-from dfo.feedback import Feedback
+from dfo.feedback import Feedback, Values
 from dfo.protocols import CONSTRAINTS, Task
 from dfo.random import Key, normal
 from dfo.spaces import Box, Space
@@ -69,7 +69,7 @@ def rates(d: int, n: int, diagonal: bool) -> Rates:
         float(1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma),
         float((4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)),  # eq. 56
         float(c_1), float(c_mu), math.sqrt(d) * (1 - 1 / (4 * d) + 1 / (21 * d * d)),
-        1 if diagonal else max(1, int(1 / (10 * d * (c_1 + c_mu)))),
+        1 if diagonal else max(1, int(0.5 / (d * (c_1 + c_mu)))),
     )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ class CMA:
         merit = merits(told)
         if np.isnan(merit).all():  # a skipped ranking
             return replace(s, step=s.step + 1)
-        s = self._update(s, batch, merit)
+        s = self._update(s, batch, merit, isinstance(told, Values))
         ended = self._ended(s, merit)
         if not ended:
             return s
@@ -215,19 +215,11 @@ class CMA:
             return replace(s, ended=ended)
         return self._restart(s, ended)
 
-    def _update(self, s: CMAState, batch: Batch, merit: Floats) -> CMAState:
-        xp, d = namespace(s.mean), int(s.mean.shape[0])
+    def _update(self, s: CMAState, batch: Batch, merit: Floats, comparable: bool) -> CMAState:
+        d = int(s.mean.shape[0])
         r = rates(d, s.regime.population, self.diagonal)
         Z: Any = batch.latent  # type: ignore[attr-defined]
-        order = np.argsort(merit, kind="stable")
-        ordered = merit[order]
-        if (ordered[1:] > ordered[:-1]).all():
-            weights, positive = np.empty(len(order)), np.empty(len(order))
-            weights[order], positive[order] = r.weights, r.positive
-        else:  # ties, or members that were not shown
-            weights, positive = spread_over_ranks(r.weights, merit), spread_over_ranks(r.positive, merit)
-        if is_torch(Z):
-            weights, positive = as_like(weights, Z), as_like(positive, Z)
+        weights, positive, flat = _member_weights(r, merit, Z)
         z_mean = positive @ Z  # (d,)
         y_mean = s.D * z_mean if self.diagonal else s.B @ (s.D * z_mean)
         white = z_mean if self.diagonal else s.B @ z_mean  # C^-1/2 y_mean
@@ -235,31 +227,35 @@ class CMA:
         length = math.sqrt(float(p_sigma @ p_sigma)) / r.chi
         slow = length / math.sqrt(1 - (1 - r.c_sigma) ** (2 * (s.age + 1))) < 1.4 + 2 / (d + 1)  # h_sigma
         p_c = (1 - r.c_c) * s.p_c + (math.sqrt(r.c_c * (2 - r.c_c) * r.mu_eff) if slow else 0.0) * y_mean  # eq. 45
-        # negative weights are scaled so that no member counts more than its length deserves  (eq. 46)
-        scaled = xp.where(weights >= 0, weights, weights * d / ((Z * Z).sum(axis=1) + 1e-300))
-        keep = 1 - r.c_1 - r.c_mu * float(weights.sum()) + (0.0 if slow else r.c_1 * r.c_c * (2 - r.c_c))
-        if self.diagonal:
-            C = keep * s.C + r.c_1 * p_c * p_c + r.c_mu * (s.D * s.D) * (scaled @ (Z * Z))  # eq. 47, diagonal
-        else:
-            Y = (Z * s.D) @ s.B.T
-            C = keep * s.C + (r.c_1 * p_c)[:, None] * p_c + (Y.T * (r.c_mu * scaled)) @ Y  # eq. 47
-        pace = min(1.0, r.c_sigma / r.d_sigma * (length - 1))  # eq. 44
-        if ordered[0] == ordered[min(len(ordered) - 1, 1 + math.ceil(0.25 * len(ordered)))]:
-            pace = 0.2 + r.c_sigma / r.d_sigma  # a flat generation: look further away
-        sigma = min(s.sigma * math.exp(pace), 1e150)
-        age, recent = s.age + 1, np.append(s.recent[1:], ordered[0])
+        C = self._adapted(s, r, Z, weights, p_c, slow)
+        # eq. 44; a flat generation says to look further away
+        pace = 0.2 + r.c_sigma / r.d_sigma if flat else min(1.0, r.c_sigma / r.d_sigma * (length - 1))
         B, D = s.B, s.D
         if self.diagonal:
-            C = xp.clip(C, 1e-300, None)
-            D = xp.sqrt(C)
-        elif age % r.gap == 0:
+            C = namespace(C).clip(C, 1e-300, None)
+            D = namespace(C).sqrt(C)
+        elif (s.age + 1) % r.gap == 0:
             C, B, D = _decompose(C)
-        better = bool(ordered[0] < s.best)
-        return replace(
-            s, mean=s.mean + self._stretch(s) * y_mean, sigma=sigma, p_sigma=p_sigma, p_c=p_c, C=C, B=B, D=D,
-            recent=recent, best=float(ordered[0]) if better else s.best, best_age=age if better else s.best_age,
-            age=age, step=s.step + 1,
+        recent, low = s.recent, math.inf
+        if comparable:  # ranks of different generations are not
+            low = float(merit.min())
+            recent = np.concatenate([recent[1:], [low]])
+        return CMAState(
+            s.x0, s.mean + self._stretch(s) * y_mean, min(s.sigma * math.exp(pace), 1e150), p_sigma, p_c, C, B, D,
+            recent, min(low, s.best), s.age if low < s.best else s.best_age, s.age + 1, s.regime, s.ended, s.key,
+            s.step + 1,
         )  # fmt: skip
+
+    def _adapted(self, s: CMAState, r: Rates, Z: Any, weights: Any, p_c: Any, slow: bool) -> Any:
+        """Return the covariance after the rank-one and the rank-mu update (eq. 47)."""
+        # negative weights are scaled so that no member counts more than its length deserves  (eq. 46)
+        length = (Z * Z).sum(axis=1) + 1e-300
+        scaled = r.c_mu * namespace(Z).where(weights >= 0, weights, weights * Z.shape[1] / length)
+        keep = 1 - r.c_1 - r.c_mu * float(weights.sum()) + (0.0 if slow else r.c_1 * r.c_c * (2 - r.c_c))
+        if self.diagonal:
+            return keep * s.C + r.c_1 * p_c * p_c + (s.D * s.D) * (scaled @ (Z * Z))
+        Y = (Z * s.D) @ s.B.T
+        return keep * s.C + (r.c_1 * p_c)[:, None] * p_c + (Y.T * scaled) @ Y
 
     # ------------------------------------------------------------------ ends and restarts
 
@@ -268,17 +264,18 @@ class CMA:
         d, population, cap = int(s.mean.shape[0]), s.regime.population, s.regime.cap
         if cap is not None and s.age * population >= cap:
             return "small run: its share is spent"
-        if s.sigma * float(s.D.max()) < self.xtol:
+        longest, shortest = float(s.D.max()), float(s.D.min())
+        if s.sigma * longest < self.xtol:
             return f"all standard deviations are below xtol={self.xtol:g}"
         if math.isfinite(s.recent[0]):
-            low, high = float(min(s.recent.min(), merit.min())), float(max(s.recent.max(), np.nanmax(merit)))
-            if high - low < self.ftol:
+            low, high = float(s.recent.min()), float(s.recent.max())
+            if max(high, float(merit.max())) - low < self.ftol:
                 return f"the values of recent generations differ by less than ftol={self.ftol:g}"
-            if float(s.recent.max()) - low < 0.1 * self.ftol:
+            if high - low < 0.1 * self.ftol:
                 return "the lowest values of recent generations are equal"
         if s.age - s.best_age > 100 + 100 * d**1.5 / population:
             return f"no lower value for {s.age - s.best_age} generations"
-        if float(s.D.max()) > 1e7 * float(s.D.min()):
+        if longest > 1e7 * shortest:
             return "the covariance has become too ill-conditioned"
         return ""
 
@@ -321,6 +318,22 @@ class CMA:
             "population": float(s.regime.population),
             "restarts": float(s.regime.run),
         }
+
+
+def _member_weights(r: Rates, merit: Floats, Z: Any) -> tuple[Any, Any, bool]:
+    """Return the weights of the members, their positive part, and whether the generation was flat."""
+    order = np.argsort(merit, kind="stable")
+    ordered = merit[order]
+    n = len(order)
+    if (ordered[1:] > ordered[:-1]).all():
+        weights, positive = np.empty(n), np.empty(n)
+        weights[order], positive[order] = r.weights, r.positive
+    else:  # ties, or members that were not shown
+        weights, positive = spread_over_ranks(r.weights, merit), spread_over_ranks(r.positive, merit)
+    flat = bool(ordered[0] == ordered[min(n - 1, 1 + math.ceil(0.25 * n))])
+    if is_torch(Z):
+        return as_like(weights, Z), as_like(positive, Z), flat
+    return weights, positive, flat
 
 
 def _decompose(C: Any) -> tuple[Any, Any, Any]:

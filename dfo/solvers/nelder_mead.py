@@ -89,8 +89,8 @@ class NelderMead(Staged):
         d = task.space.dim
         if 8 * d * (d + 1) > 1 << 30:
             raise ProblemTooLarge(
-                f"nelder-mead: a simplex of {d} variables needs {8 * d * d / 2**30:.0f} GiB, more than the 1 GiB allowed,"
-                " and would not converge. Use method='sep-cma', whose cost is linear in the number of variables."
+                f"nelder-mead: a simplex of {d} variables needs {8 * d * d / 2**30:.0f} GiB, more than the 1 GiB"
+                " allowed, and would not converge. Use method='sep-cma', whose cost is linear in the variables."
             )
         boxed = isinstance(task.space, Box) and bool(task.space.bounded.all())
         return replace(

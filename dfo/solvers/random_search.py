@@ -86,9 +86,11 @@ class RandomSearch:
     def _around(self, key: Key, n: int, x0: Array) -> Array:
         xp = namespace(x0)
         if isinstance(self.space, Box) and self.space.bounded.all():
-            return xp.zeros((n, x0.shape[0]), dtype=x0.dtype, device=x0.device) + x0
+            tiled: Array = xp.zeros((n, x0.shape[0]), dtype=x0.dtype, device=x0.device) + x0
+            return tiled
         scale = 10.0 ** (-self.decades * uniform(key.child("scale"), (n, 1)))
-        points: Array = x0 + as_like(self.radius * scale, x0) * normal(key, (n, x0.shape[0]), x0)
+        spread = as_like(self.radius * scale, x0)
+        points: Array = x0 + spread * normal(key, (n, x0.shape[0]), x0)
         return points
 
     def _inside(self, key: Key, n: int, X: Array) -> Array:

@@ -150,7 +150,7 @@ class ZOSGD(Staged):
 
     @property
     def _plain_rule(self) -> descent.Rule:
-        return "sgd" if self.rule in ("conservative", "svrg") else self.rule
+        return "sgd" if self.rule == "conservative" or self.rule == "svrg" else self.rule  # noqa: PLR1714
 
     @property
     def _first_stage(self) -> str:
@@ -224,7 +224,8 @@ class ZOSGD(Staged):
         """Ask about the perturbed points (SVRG: also around the anchor, same data, same directions)."""
         q, mu = self.samples or 1, self._radius(s.x)
         index, scale = estimators.layout(self.scheme, q, mu)
-        origin, centers = None, (s.x,)
+        origin: Any = None
+        centers: tuple[Any, ...] = (s.x,)
         if self.rule == "svrg":
             origin = np.repeat([0, 1], len(index))
             index, scale, centers = np.tile(index, 2), np.tile(scale, 2), (s.x, s.anchor)
@@ -249,7 +250,7 @@ class ZOSGD(Staged):
         return self._after(self._refit(self._move(s, w)))
 
     def _rate(self, s: ZOSGDState) -> float:
-        return s.lr / (1.0 + s.age) ** self.decay
+        return float(s.lr / (1.0 + s.age) ** self.decay)
 
     def _move(self, s: ZOSGDState, w: Floats) -> ZOSGDState:
         """Return the state after one step of the rule along ``-sum_j w_j u_j``."""
@@ -326,5 +327,5 @@ def _added(x: Any, delta: Any) -> Any:
     if not is_blocks(x):
         return x + delta
     for name, block in x.items():
-        block += delta[name]  # type: ignore[misc]
+        block += delta[name]
     return x
