@@ -105,21 +105,19 @@ class _Packer:
             return {"dict": [[name, self.node(part, f"{where}[{name!r}]")] for name, part in value.items()]}
         if kind is Key:
             return {"key": [value.seed, *value.path]}
-        if is_dataclass(kind):
+        if is_dataclass(value):
             return self._dataclass(value, where)
         return self._numeric(value, where)
 
     def _dataclass(self, value: Any, where: str) -> dict[str, Any]:
-        name = _name(type(value))
+        parts, name = fields(value), _name(type(value))
         if _find(name) is not type(value):
             raise InvalidType(
                 f"{where}: {name} belongs to no package with a solver in dfo.solvers.SOLVERS."
                 " Decorate it with dfo.run.packing.register."
             )
-        return {
-            "type": name,
-            "fields": {f.name: self.node(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)},
-        }
+        content = {f.name: self.node(getattr(value, f.name), f"{where}.{f.name}") for f in parts}
+        return {"type": name, "fields": content}
 
     def _numeric(self, value: Any, where: str) -> dict[str, Any]:
         if isinstance(value, np.generic) and value.dtype.kind in _KINDS[:7]:
@@ -186,7 +184,7 @@ class _Reader:
             return tuple(self.value(part) for part in node)
         return self._compound(node) if isinstance(node, dict) else node
 
-    def _compound(self, node: dict[str, Any]) -> Any:
+    def _compound(self, node: dict[str, Any]) -> Any:  # noqa: C901  (one case a form, each one line)
         match node:
             case {"float": str(bits)}:
                 return struct.unpack(">d", bytes.fromhex(bits))[0]
@@ -302,10 +300,9 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
         if npy.read_magic(file) != (1, 0):
             raise BadState(f"state: entry {short(info.filename)} is of an unknown format.")
         shape, columns_first, dtype = npy.read_array_header_1_0(file)
-        data = bytearray(info.file_size - file.tell())
-        if dtype.kind not in _KINDS or math.prod(shape) * dtype.itemsize != len(data):
-            raise BadState(f"state: entry {short(info.filename)} is not what its header says.")
-        file.readinto(data)
+        data = bytearray(file.read())
+    if dtype.kind not in _KINDS or math.prod(shape) * dtype.itemsize != len(data):
+        raise BadState(f"state: entry {short(info.filename)} is not what its header says.")
     return np.ndarray(shape, dtype, data, order="F" if columns_first else "C")
 
 
