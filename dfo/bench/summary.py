@@ -103,7 +103,7 @@ class Summary:
         >>> plan = Plan.of(load_suite("quick").narrowed(dims=[2], functions=["sphere"]), ["random"], budget="10d")
         >>> summary = Summary(plan, bench(plan, workers=0))
         >>> [(score.value, score.problems) for score in summary.scores(["all"])]
-        [('all', 1), ('all', 1)]
+        [('all', 1)]
     """
 
     def __init__(self, plan: Plan, records: Sequence[Record]) -> None:
@@ -212,6 +212,15 @@ class Summary:
                 found.append(Median(budget, problem, method, float(value), float(rank)))
         return found
 
+    def trajectories(self, problem: str) -> tuple[Floats, Floats]:
+        """Return ``(x,)`` evaluations and ``(m, x)`` medians over seeds of the best value after them."""
+        rows = self._grid[problem]
+        most = self.plan.budget.evaluations(self._one(problem).dim)
+        x = np.unique(np.geomspace(1, max(most, 2), 80).round())
+        medians = [[_median([record.best_at(int(n)) for record in row]) for n in x] for row in rows]
+        curves = np.array(medians)
+        return x, np.where(np.isfinite(curves), curves, np.nan)
+
     # ------------------------------------------------------------------ all runs
 
     def cost(self, method: str) -> float:
@@ -228,6 +237,13 @@ class Summary:
             table = self.medians(self.plan.budget)
             key = np.array([np.mean([m.rank for m in table if m.method == name] or [0.0]) for name in methods])
         return [methods[i] for i in np.argsort(key, kind="stable")]
+
+    def tied(self, method: str) -> list[str]:
+        """Return the other methods whose paired 95 % interval of the difference to this one holds 0."""
+        solved, i = self.solved(self.plan.budget), self.plan.methods.index(method)
+        weights = self.weights(np.arange(len(self.targeted)))
+        spans = {other: interval(solved[i] - solved[j], weights) for j, other in enumerate(self.plan.methods) if j != i}
+        return [other for other in self.order() if other in spans and not (spans[other][0] > 0 or spans[other][1] < 0)]
 
 
 def _median(values: Sequence[float]) -> float:

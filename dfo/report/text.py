@@ -1,0 +1,75 @@
+"""Words and numbers as they are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Table", "number", "percent", "plain", "signed", "span", "visible"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of words, for any medium; the first column is a name, the others are numbers.
+
+    Args:
+        title: what it shows.
+        columns: headings.
+        rows: as many words each as there are columns.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def visible(text: object) -> str:
+    r"""Return text in which control characters are spelled out, so that a name cannot steer a terminal.
+
+    Example:
+        >>> print(visible("a\x1b[31mb"))
+        a\x1b[31mb
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in str(text))
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, such as ``"61.3"``."""
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def signed(difference: float) -> str:
+    """Return a difference of shares in percentage points with its sign, such as ``"+4.2"``."""
+    return "-" if math.isnan(difference) else f"{100 * difference:+.1f}"
+
+
+def span(low: float, high: float, sign: bool = False) -> str:
+    """Return an interval of shares in percent, such as ``"58.0 .. 64.1"``; empty if it is unknown."""
+    show = signed if sign else percent
+    return "" if math.isnan(low) or math.isnan(high) else f"{show(low)} .. {show(high)}"
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return a number in few digits."""
+    return f"{value:.{digits}g}" if math.isfinite(value) else "-"
+
+
+def plain(table: Table) -> str:
+    """Return a table for a log: columns aligned, no colours.
+
+    Example:
+        >>> print(plain(Table("Shares", ("method", "10d"), (("cma", "61.3"), ("random", "9.0")))))
+        Shares
+        method   10d
+        cma     61.3
+        random   9.0
+    """
+    lines = [tuple(map(visible, row)) for row in (table.columns, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join([visible(table.title), *(_line(row, widths) for row in lines)])
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    first = row[0].ljust(widths[0])
+    return "  ".join([first, *(word.rjust(width) for word, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
