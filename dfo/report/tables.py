@@ -12,7 +12,7 @@ import numpy as np
 
 from dfo.bench.budget import Budget
 from dfo.bench.summary import Score, Summary
-from dfo.report.text import Table, number, percent, signed, span
+from dfo.report.text import Table, columns_of, number, percent, signed, span
 
 __all__ = ["by_function", "by_slice", "overview", "scores_csv", "values_csv", "values_table"]
 
@@ -51,18 +51,16 @@ def _difference_span(score: Score) -> str:
 
 def _without_empty(table: Table) -> Table:
     """Leave out the columns in which no row says anything."""
-    keep = [i for i in range(len(table.columns)) if i == 0 or any(row[i] for row in table.rows)]
-    return Table(
-        table.title, tuple(table.columns[i] for i in keep), tuple(tuple(row[i] for i in keep) for row in table.rows)
-    )
+    return columns_of(table, [i for i in range(len(table.columns)) if i == 0 or any(row[i] for row in table.rows)])
 
 
 def by_slice(summary: Summary, scores: Scores, budget: Budget) -> Table:
     """Return shares within a budget by dimension and by group, best method first."""
-    parts = [(s.by, s.value, len(s.members)) for s in summary.slices(("all", "dim", "group"))]
-    columns = tuple({"all": "all", "dim": f"d={value}", "group": value}[by] for by, value, _ in parts)
+    parts = [(s.by, s.value) for s in summary.slices(("all", "dim", "group"))]
+    parts = [part for part in parts if part[0] != "dim" or len(set(summary.dims)) > 1]
+    columns = tuple({"all": "all", "dim": f"d={value}", "group": value}[by] for by, value in parts)
     rows = tuple(
-        (method, *(percent(scores[str(budget), by, value, method].share) for by, value, _ in parts))
+        (method, *(percent(scores[str(budget), by, value, method].share) for by, value in parts))
         for method in summary.order()
     )
     title = f"{summary.plan.suite}: % of targets hit within {budget} evaluations, by dimension and group"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Table", "number", "percent", "plain", "signed", "span", "visible"]
+__all__ = ["Table", "columns_of", "fitted", "number", "percent", "plain", "signed", "span", "visible"]
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ def signed(difference: float) -> str:
 
 
 def span(low: float, high: float, sign: bool = False) -> str:
-    """Return an interval of shares in percent, such as ``"58.0 .. 64.1"``; empty if it is unknown."""
+    """Return an interval of shares in percent, such as ``"58.0..64.1"``; empty if it is unknown."""
     show = signed if sign else percent
-    return "" if math.isnan(low) or math.isnan(high) else f"{show(low)} .. {show(high)}"
+    return "" if math.isnan(low) or math.isnan(high) else f"{show(low)}..{show(high)}"
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -66,8 +66,38 @@ def plain(table: Table) -> str:
         random   9.0
     """
     lines = [tuple(map(visible, row)) for row in (table.columns, *table.rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join([visible(table.title), *(_line(row, widths) for row in lines)])
+    return "\n".join([visible(table.title), *(_line(row, _widths(table)) for row in lines)])
+
+
+def fitted(table: Table, width: int) -> list[Table]:
+    """Cut a table into tables that are at most ``width`` wide, each with the first column.
+
+    Example:
+        >>> table = Table("Shares", ("method", "10d", "50d"), (("cma", "61.3", "70.0"),))
+        >>> [part.columns for part in fitted(table, 13)]
+        [('method', '10d'), ('method', '50d')]
+    """
+    first, *others = _widths(table)
+    parts: list[list[int]] = [[]]
+    used = first
+    for i, wide in enumerate(others, start=1):
+        if parts[-1] and used + 2 + wide > width:
+            parts.append([])
+            used = first
+        parts[-1].append(i)
+        used += 2 + wide
+    return [columns_of(table, [0, *part]) for part in parts]
+
+
+def columns_of(table: Table, keep: Sequence[int]) -> Table:
+    """Return the table with only the columns of these numbers."""
+    rows = tuple(tuple(row[i] for i in keep) for row in table.rows)
+    return Table(table.title, tuple(table.columns[i] for i in keep), rows)
+
+
+def _widths(table: Table) -> list[int]:
+    columns = zip(table.columns, *table.rows, strict=True)
+    return [max(len(visible(word)) for word in column) for column in columns]
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -1,0 +1,5 @@
+"""``python -m dfo.cli``."""
+
+from dfo.cli import main
+
+main()

@@ -1,0 +1,145 @@
+"""The commands and their options; what they do stands in the modules beside this one, loaded when used."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dfo.cli.console import guarded
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="dfo",
+    help="Black-box and derivative-free optimization.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+lists = typer.Typer(help="List solvers, problems or suites.", no_args_is_help=True)
+app.add_typer(lists, name="list")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Dims = Annotated[str | None, typer.Option(help="Dimensions, such as 2,5.")]
+Functions = Annotated[str | None, typer.Option(help="Functions, such as 1,8 or sphere,levy.")]
+Instances = Annotated[str | None, typer.Option(help="Instances, such as 1-5.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from dfo import __version__
+
+        typer.echo(f"dfo {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Black-box and derivative-free optimization."""
+
+
+@lists.command("solvers")
+def list_solvers(json: Json = False) -> None:
+    """List the methods: dfo's own, and the peers that run through the same door."""
+    from dfo.cli.listing import solvers
+
+    with guarded():
+        solvers(json)
+
+
+@lists.command("problems")
+def list_problems(
+    pack: Annotated[str | None, typer.Argument(help="A pack, to list the names of its problems.")] = None,
+    dims: Dims = None,
+    functions: Functions = None,
+    instances: Instances = None,
+    json: Json = False,
+) -> None:
+    """List the packs of problems, or the problems of one pack."""
+    from dfo.cli.listing import packs_of_problems, problems_of
+
+    with guarded():
+        if pack is None:
+            packs_of_problems(json)
+        else:
+            problems_of(pack, dims, functions, instances, json)
+
+
+@lists.command("suites")
+def list_suites(json: Json = False) -> None:
+    """List the suites that `dfo bench` knows by name."""
+    from dfo.cli.listing import suites
+
+    with guarded():
+        suites(json)
+
+
+@app.command()
+def run(
+    problem: Annotated[str, typer.Argument(help="Name of a problem, such as bbob-f008-i01-d05.")],
+    method: Annotated[str, typer.Option(help="A method, with options in brackets: cma[population=20].")] = "auto",
+    budget: Annotated[str, typer.Option(help="Evaluations: 1000, or 100d for 100 per variable.")] = "100d",
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal runs.")] = 0,
+    out: Annotated[str | None, typer.Option(help="Write the result to this JSON file.")] = None,
+    json: Json = False,
+) -> None:
+    """Minimize one problem with one method."""
+    from dfo.cli.running import run_problem
+
+    with guarded():
+        run_problem(problem, method, budget, seed, out, json)
+
+
+@app.command()
+def bench(  # noqa: PLR0913  (the options of a command line are its signature)
+    suite: Annotated[str, typer.Argument(help="Name of a suite, or the path of its .toml file.")],
+    *,
+    methods: Annotated[str, typer.Option(help="Methods, such as cma,random,scipy:SLSQP.")],
+    dims: Dims = None,
+    functions: Functions = None,
+    instances: Instances = None,
+    budget: Annotated[str | None, typer.Option(help="Evaluations of a run: 2000, or 100d per variable.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method on each problem.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 runs in this one.")] = 1,
+    baseline: Annotated[str | None, typer.Option(help="Compare with this method; the first by default.")] = None,
+    out: Annotated[str | None, typer.Option(help="Directory to store runs and report in, and to go on from.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare methods on a suite of problems.
+
+    With --out, the same command goes on where it was interrupted, and methods, problems or seeds can be added.
+    """
+    from dfo.cli.benching import narrowed, run_bench
+
+    with guarded():
+        run_bench(narrowed(suite, dims, functions, instances), methods, budget, seeds, workers, baseline, out, json)
+
+
+@app.command()
+def report(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Directory of a bench.")],
+    json: Json = False,
+) -> None:
+    """Write the report of a stored bench anew."""
+    from dfo.cli.benching import rebuild
+
+    with guarded():
+        rebuild(folder, json)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="Name of a solver or of a problem.")],
+    json: Json = False,
+) -> None:
+    """Check a solver or a problem against the laws that it has to keep."""
+    from dfo.cli.checking import check_subject
+
+    with guarded():
+        check_subject(name, json)
