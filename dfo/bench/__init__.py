@@ -8,13 +8,13 @@ Example:
 """
 
 from dfo.bench.budget import Budget
+from dfo.bench.cells import run_cell, solve
 from dfo.bench.methods import Method, check_method, split_methods
 from dfo.bench.packs import Pack, make, packs, suite_folders
 from dfo.bench.plan import Cell, Label, Plan
 from dfo.bench.record import Failure, Record
 from dfo.bench.recorder import Recorder
 from dfo.bench.run import Watcher, bench, load_records
-from dfo.bench.solve import run_cell, solve
 from dfo.bench.store import Config, Store, read_config, read_records
 from dfo.bench.suite import Selection, Suite, load_suite, suite_files
 from dfo.bench.targets import TARGETS

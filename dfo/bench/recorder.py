@@ -76,11 +76,12 @@ class Recorder:
 
     def __call__(self, x: Any) -> Any:
         """Evaluate one point, or the ``(n, d)`` points of a vectorised problem."""
+        before = self.evaluations
+        self.evaluations += len(x) if self._vectorized else 1  # started is spent, should it raise
         answer = self._fun(x)
         if self._vectorized:
-            self._count_all(x, answer)
+            self._count_all(x, answer, before)
             return answer
-        self.evaluations += 1
         try:
             merit = answer if self._plain else self._merit(x, answer)
             if merit < self._lowest:
@@ -89,8 +90,7 @@ class Recorder:
             pass
         return answer
 
-    def _count_all(self, X: Any, answer: Any) -> None:
-        before, self.evaluations = self.evaluations, self.evaluations + len(X)
+    def _count_all(self, X: Any, answer: Any, before: int) -> None:
         merits = np.asarray(answer if self._plain else [self._merit(x, f) for x, f in zip(X, answer, strict=True)])
         if merits.size == 1:  # peers ask for one point at a time
             if merits.item() < self._lowest:

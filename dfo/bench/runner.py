@@ -7,6 +7,7 @@ cell with it, which is recorded as failed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -15,12 +16,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import TracebackType
 
+from dfo.bench.cells import run_cell
 from dfo.bench.plan import Cell, Label, Plan
 from dfo.bench.record import Failure, Record
-from dfo.bench.solve import run_cell
 from dfo.errors import BadState, InvalidArgument
 
 __all__ = ["run_cells"]
@@ -68,7 +68,8 @@ class _Worker:
         )
         self.cell: Cell | None = None
         self._answers = answers
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
@@ -81,22 +82,23 @@ class _Worker:
         self.cell = cell
         job = {**cell.__dict__, "budget": str(plan.budget), "targets": plan.targets}
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it is dead: the end of its output says so
             self.process.stdin.write(json.dumps(job).encode() + b"\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it is dead: its end of output says so
 
-    def kill(self) -> None:
-        """End the process, and wait for the end."""
-        self.process.kill()
+    def end(self) -> None:
+        """End the process and what it has started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                self.process.kill()
+            else:
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-
-    def epitaph(self) -> Failure:
-        """Say how the process ended."""
-        code = self.process.wait()
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
-        return Failure("WorkerDied", f"The process that ran this cell ended {how}; its last words are on stderr.")
+        self._listener.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
 class _Crew:
@@ -113,7 +115,7 @@ class _Crew:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for worker in self.workers:
-            worker.kill()
+            worker.end()
 
     def work(self, cells: Sequence[Cell], done: Done) -> None:
         """Run all cells."""
@@ -122,16 +124,20 @@ class _Crew:
             self._hire(left)
         while any(worker.cell is not None for worker in self.workers):
             worker, line = self.answers.get()
-            cell = worker.cell
+            cell, worker.cell = worker.cell, None
+            record: Record | None = None
             if line:
-                worker.cell = None
+                record = _record(line)
                 if left:
                     worker.start(left.pop(), self.plan)
             else:
                 self.workers.remove(worker)
+                code = worker.process.wait()
+                worker.end()
+                record = None if cell is None else _lost(cell, code)
                 self._hire(left)
-            if cell is not None:
-                done(_record(line) if line else self._lost(worker, cell))
+            if record is not None:
+                done(record)
 
     def _hire(self, left: list[Cell]) -> None:
         if left:
@@ -139,8 +145,12 @@ class _Crew:
             self.workers.append(worker)
             worker.start(left.pop(), self.plan)
 
-    def _lost(self, worker: _Worker, cell: Cell) -> Record:
-        return replace(Record(cell.problem, cell.method, cell.seed), failure=worker.epitaph())
+
+def _lost(cell: Cell, code: int) -> Record:
+    """Return the record of a cell in which the process ended."""
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
+    message = f"The process that ran this cell ended {how}; its last words, if any, are on standard error."
+    return Record(cell.problem, cell.method, cell.seed, failure=Failure("WorkerDied", message))
 
 
 def _record(line: bytes) -> Record:

@@ -15,8 +15,8 @@ import threading
 from typing import BinaryIO
 
 from dfo.bench.budget import Budget
+from dfo.bench.cells import run_cell
 from dfo.bench.plan import Cell
-from dfo.bench.solve import run_cell
 
 __all__ = ["main"]
 

@@ -12,7 +12,7 @@ from dfo.bench.budget import Budget
 from dfo.bench.methods import check_method
 from dfo.bench.packs import make
 from dfo.bench.recorder import Recorder
-from dfo.bench.solve import solve
+from dfo.bench.cells import solve
 from dfo.bench.targets import TARGETS
 from dfo.cli.console import Ended, note, say, signalled
 

@@ -37,10 +37,9 @@ def overview(summary: Summary, scores: Scores) -> Table:
         failed = sum(record.method == method for record in summary.failures)
         shown = (*(percent(s.share) for s in cells), span(last.low, last.high))
         rows.append((method, *shown, *apart, cost, str(failed or "")))
-    title = (
-        f"{plan.suite}: % of targets hit on {len(summary.targeted)} problems"
-        f"{f' x {len(plan.seeds)} seeds' if len(plan.seeds) > 1 else ''} within evaluations per run; 95 % intervals"
-    )
+    seeds = f" x {len(plan.seeds)} seeds" if len(plan.seeds) > 1 else ""
+    within = f"{budgets[0]} to {plan.budget}" if len(budgets) > 1 else f"{plan.budget}"
+    title = f"{plan.suite}: % of targets hit on {len(summary.targeted)} problems{seeds} within {within} evaluations"
     columns = ("method", *map(str, budgets), "interval", f"vs {baseline}", "interval", "us/eval", "failed")
     return _without_empty(Table(title, columns, tuple(rows)))
 
