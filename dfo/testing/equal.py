@@ -1,17 +1,17 @@
-"""Equality to the last bit, for states and batches."""
+"""Equality to the last bit, for states and batches, and the numbers that a state holds."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
-from dfo.arrays import is_array, is_torch
+from dfo.arrays import Floats, is_array, is_torch, to_numpy
 
-__all__ = ["difference", "identical"]
+__all__ = ["difference", "identical", "numbers"]
 
 
 def identical(a: object, b: object) -> bool:
@@ -25,23 +25,36 @@ def difference(a: Any, b: Any, where: str = "") -> str:
         return f"{where}: {type(a).__name__} is not {type(b).__name__}"
     if is_array(a):
         return _arrays(a, b, where)
-    if is_dataclass(a) and not isinstance(a, type):
-        names = [f.name for f in fields(a)]
-        return _first((getattr(a, n, None), getattr(b, n, None), f"{where}.{n}") for n in names)
-    if isinstance(a, Mapping):
-        if list(a) != list(b):
-            return f"{where}: {list(a)} is not {list(b)}"
-        return _first((a[name], b[name], f"{where}[{name!r}]") for name in a)
-    if isinstance(a, (tuple, list)):
-        if len(a) != len(b):
-            return f"{where}: {len(a)} parts are not {len(b)}"
-        return _first((x, y, f"{where}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True)))
-    same = _bits(a) == _bits(b)
-    return "" if same else f"{where}: {a!r} is not {b!r}"
+    mine, yours = dict(_parts(a)), dict(_parts(b))
+    if mine or yours:
+        if list(mine) != list(yours):
+            return f"{where}: parts {list(mine)} are not {list(yours)}"
+        pairs = (difference(part, yours[name], where + name) for name, part in mine.items())
+        return next((found for found in pairs if found), "")
+    return "" if _bits(a) == _bits(b) else f"{where}: {a!r} is not {b!r}"
 
 
-def _first(pairs: Any) -> str:
-    return next((found for a, b, where in pairs if (found := difference(a, b, where))), "")
+def numbers(value: Any, where: str = "") -> Iterator[tuple[str, Floats]]:
+    """Yield the place and the values, flat, of every real number and array in ``value``."""
+    if is_array(value):
+        array = to_numpy(value)
+        if array.dtype.kind in "fiu":
+            yield where, array.reshape(-1).astype(float)
+    elif isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool):
+        yield where, np.array([float(value)])
+    for name, part in _parts(value):
+        yield from numbers(part, where + name)
+
+
+def _parts(value: Any) -> Iterable[tuple[str, Any]]:
+    """Return the named parts of a container, nothing for anything else."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return [(f".{f.name}", getattr(value, f.name, None)) for f in fields(value)]
+    if isinstance(value, Mapping):
+        return [(f"[{name!r}]", part) for name, part in value.items()]
+    if isinstance(value, (tuple, list)):
+        return [(f"[{i}]", part) for i, part in enumerate(value)]
+    return ()
 
 
 def _bits(value: Any) -> Any:
@@ -53,12 +66,11 @@ def _bits(value: Any) -> Any:
 def _arrays(a: Any, b: Any, where: str) -> str:
     if (a.dtype, tuple(a.shape)) != (b.dtype, tuple(b.shape)):
         return f"{where}: {a.dtype} of shape {tuple(a.shape)} is not {b.dtype} of shape {tuple(b.shape)}"
-    if is_torch(a):
-        if a.device != b.device:
-            return f"{where}: on {a.device}, not on {b.device}"
-        import torch
+    if is_torch(a) and a.device != b.device:
+        return f"{where}: on {a.device}, not on {b.device}"
+    same = to_numpy(a).tobytes() == to_numpy(b).tobytes()  # bfloat16 widens to float32, one to one
+    return "" if same else f"{where}: {_short(a)} is not {_short(b)}"
 
-        same = torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8))
-    else:
-        same = a.tobytes() == b.tobytes()
-    return "" if same else f"{where}: the arrays differ, {a!r} is not {b!r}"
+
+def _short(array: Any) -> str:
+    return np.array2string(to_numpy(array).reshape(-1), precision=17, threshold=8, edgeitems=3)

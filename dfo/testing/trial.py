@@ -1,0 +1,210 @@
+"""A solver under test on a small problem, driven by hand: ask, answer, tell."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dfo.arrays import Array, Floats, to_numpy
+from dfo.batch import Batch, Linear
+from dfo.errors import InvalidArgument, InvalidType
+from dfo.feedback import Values
+from dfo.protocols import Task
+from dfo.random import Key
+from dfo.run.packing import pack, unpack
+from dfo.spaces import Box, Free, Vector
+from dfo.testing.laws import Cases, Skipped
+
+__all__ = [
+    "LANDSCAPES",
+    "STEPS",
+    "Landscape",
+    "Subject",
+    "Trial",
+    "bowl",
+    "doubles",
+    "points_of",
+    "repacked",
+    "torch_or_skip",
+]
+
+Landscape = Callable[[Floats], Floats]
+"""Values ``(n,)`` of points ``(n, d)``."""
+
+STEPS = 30
+"""Steps of a trial: enough for restarts on a terrace."""
+
+
+def bowl(X: Floats) -> Floats:
+    """A tilted, scaled paraboloid whose minimum is 1, in multiples of 2**-30 so that transforms keep the order."""
+    j = np.arange(X.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        f = 1.0 + ((1.0 + j) * (X - 0.3 - 0.1 * j) ** 2).sum(axis=1) + 0.01 * X[:, 0]
+        rounded: Floats = np.where(f < 2.0**20, np.round(f * 2.0**30) / 2.0**30, f)
+        return rounded
+
+
+def terraces(X: Floats) -> Floats:
+    """The bowl in steps: many ties, and flat where it is low."""
+    return np.floor(bowl(X))
+
+
+def holes(X: Floats) -> Floats:
+    """The bowl without the half of the points next to its minimum: NaN there."""
+    return np.where(X[:, -1] < 0.2, np.nan, bowl(X))
+
+
+LANDSCAPES: dict[str, Landscape] = {"bowl": bowl, "terraces": terraces, "holes": holes}
+"""Small objectives by name: smooth, with ties, with failures."""
+
+
+def doubles(x: Any) -> Floats:
+    """Return a private copy of an array, in double precision on the host."""
+    return np.array(to_numpy(x), dtype=float)
+
+
+def points_of(batch: Batch) -> Floats:
+    """Return the members of a batch as ``(n, d)`` doubles.
+
+    Raises:
+        Skipped: they are no vectors.
+    """
+    if not isinstance(batch, Linear):
+        raise Skipped(f"it asks with {type(batch).__name__}, and this law is about vectors")
+    return doubles(batch.dense())
+
+
+def repacked(state: Any) -> Any:
+    """Return a state as it is after it was saved and loaded.
+
+    Raises:
+        Skipped: it cannot be packed, which is the matter of another law.
+    """
+    try:
+        tree, arrays = pack(state)
+    except InvalidType as error:
+        raise Skipped(f"the state is no data (law state-is-data): {error}") from None
+    return unpack(json.loads(json.dumps(tree)), {name: np.array(a, order="K") for name, a in arrays.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A planned solver, its start and its objective.
+
+    Args:
+        solver: planned.
+        x0: start in solver coordinates.
+        key: stream of the solver.
+        fun: the objective.
+    """
+
+    solver: Any
+    x0: Array
+    key: Key
+    fun: Landscape
+
+    def start(self) -> Any:
+        """Return the first state, from a private copy of the start."""
+        return self.solver.init(copy.deepcopy(self.x0), self.key)
+
+    def ended(self, state: Any) -> bool:
+        """Tell whether the solver has nothing left to do."""
+        finished = getattr(self.solver, "finished", None)
+        return finished is not None and finished(state) is not None
+
+    def answer(self, batch: Batch) -> Values:
+        """Evaluate a batch; what is not finite is masked, as an oracle does."""
+        f = self.fun(points_of(batch))
+        bad = ~np.isfinite(f)
+        return Values(np.where(bad, np.inf, f), failed=bad) if bad.any() else Values(f)
+
+    def steps(self, count: int = STEPS, via: Callable[[Any, int], Any] | None = None) -> Iterator[tuple[Any, Batch]]:
+        """Yield state and batch before each tell: at most ``count`` times, fewer if the solver finishes.
+
+        Args:
+            count: most steps.
+            via: what happens to the state before step ``i``, such as being saved and loaded.
+        """
+        state = self.start()
+        for i in range(count):
+            state = state if via is None else via(state, i)
+            if self.ended(state):
+                return
+            batch = self.solver.ask(state)
+            yield state, batch
+            state = self.solver.tell(state, batch, self.answer(batch))
+
+    def path(self, count: int = STEPS) -> list[Floats]:
+        """Return the points of each step, an ``(n, d)`` array each."""
+        return [points_of(batch) for _, batch in self.steps(count)]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A solver as its laws see it.
+
+    Args:
+        solver: a frozen description, not planned.
+        library: ``"numpy"`` or ``"torch"``: what the starts are made of.
+        device: of torch.
+        cases: draws the cases of the law at hand.
+    """
+
+    solver: Any
+    library: str = "numpy"
+    device: str = "cpu"
+    cases: Cases = field(default_factory=lambda: Cases(1.0))
+
+    def array(self, values: Any, dtype: str = "float64") -> Array:
+        """Return values as an array of the library under test."""
+        if self.library == "numpy":
+            return np.array(values, dtype=dtype)
+        import torch
+
+        tensor: Array = torch.tensor(values, dtype=getattr(torch, dtype), device=self.device)
+        return tensor
+
+    def planned(self, space: Vector, budget: int | None = 10_000) -> Any:
+        """Return the solver as it would be in a run."""
+        task = Task(space, budget)
+        missing = set(self.solver.needs) - task.gives
+        if missing:
+            raise Skipped(f"it needs {', '.join(sorted(missing))}, and this law answers with values")
+        return self.solver.plan(task) if hasattr(self.solver, "plan") else self.solver
+
+    def trial(self, d: int, seed: int = 0, fun: Landscape = bowl, x0: Any = None, space: Vector | None = None) -> Trial:
+        """Return the solver on a landscape in a free space, or in the unit box if it takes no free one."""
+        start = np.linspace(0.9, 0.6, d) if x0 is None else x0
+        try:
+            solver = self.planned(space or Free(d))
+        except InvalidArgument:
+            if space is not None:
+                raise
+            solver = self.planned(Box(np.zeros(d), np.ones(d)))
+        return Trial(solver, self.array(start), Key(seed, ("solver",)), fun)
+
+    def free(self) -> bool:
+        """Tell whether the solver moves in a free space."""
+        try:
+            self.planned(Free(2))
+        except InvalidArgument:
+            return False
+        return True
+
+
+def torch_or_skip() -> Any:
+    """Return torch.
+
+    Raises:
+        Skipped: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise Skipped("torch is not installed") from None
+    return torch
