@@ -77,9 +77,10 @@ def rates(d: int, n: int, diagonal: bool) -> Rates:
 class CMAState:
     """The memory of CMA-ES.
 
-    ``C`` is the covariance, ``(d, d)`` or its diagonal ``(d,)``; ``C = B diag(D^2) B^T`` as of the last
-    decomposition (``B`` is empty when diagonal). Everything lives in free coordinates, which
-    :func:`~dfo.components.borders.into_box` maps into the bounds.
+    ``C`` is the covariance, ``(d, d)`` or its diagonal ``(d,)``. Everything lives in free coordinates, which
+    :func:`~dfo.components.borders.into_box` maps into the bounds. Steps are drawn with the symmetric root of
+    the covariance: unlike eigenvectors it is unique, so a run does not depend on the sign that a linear
+    algebra library gives them.
     """
 
     x0: Array  # (d,) start, as given
@@ -88,14 +89,15 @@ class CMAState:
     p_sigma: Array  # (d,) evolution path of the step size
     p_c: Array  # (d,) evolution path of the covariance
     C: Array
-    B: Array
-    D: Array  # (d,)
-    recent: Floats  # lowest merits of the last generations of this run, newest last
+    root: Array  # C^1/2 as of the last decomposition; empty when diagonal
+    D: Array  # (d,) lengths of the principal axes, or the standard deviations when diagonal
+    recent: Floats  # (2, w) lowest and median merits of the last generations of this run, newest last
     best: float  # lowest merit of this run
-    best_age: int  # generation of this run that found it
     age: int  # generations of this run
     regime: Regime
     ended: str  # why the last run ended; empty while the first one goes on
+    champion: Array  # (d,) final mean of the best finished run
+    champion_level: float  # mean of its last lowest merits
     key: Key
     step: int
 
@@ -118,6 +120,7 @@ class CMA:
         ftol: a run has converged when the values of a generation and the best of the recent ones differ
             by less than this.
         diagonal: learn variances only.
+        noisy: values jitter: a run is not ended because of values, and by default there are no restarts.
         max_population: bound on what restarts double; the most that the oracle takes by default.
         space: where to search; filled in by the run.
 
@@ -136,9 +139,10 @@ class CMA:
     sigma: float | None = None
     restarts: Policy | None = None
     xtol: float = 1e-11
-    ftol: float = 1e-11
+    ftol: float = 1e-9
     diagonal: bool = False
     space: Space | None = None
+    noisy: bool = False
     max_population: int | None = None
 
     needs: ClassVar[frozenset[str]] = frozenset({"ranking"})
@@ -167,7 +171,8 @@ class CMA:
         boxed = isinstance(task.space, Box) and bool(task.space.bounded.all())
         return replace(
             self, population=max(2, population), sigma=self.sigma or (0.2 if boxed else 0.5),
-            restarts=self.restarts or ("none" if task.budget is None else "bipop"), space=self.space or task.space,
+            restarts=self.restarts or ("none" if task.budget is None or task.noisy else "bipop"),
+            space=self.space or task.space, noisy=self.noisy or task.noisy,
             max_population=self.max_population or task.max_batch,
         )  # fmt: skip
 
@@ -182,16 +187,16 @@ class CMA:
         xp, d = namespace(x0), int(x0.shape[0])
         zero, one = xp.zeros_like(x0), xp.ones_like(x0)
         eye = one if self.diagonal else xp.eye(d, dtype=x0.dtype, device=x0.device)
-        recent = np.full(10 + math.ceil(30 * d / regime.population), np.inf)
+        recent = np.full((2, max(_window(d, regime.population), 20 + 4 * _patience(d, regime.population))), np.inf)
         return CMAState(
             x0, onto_line(self.space, mean), (self.sigma or 0.5) * regime.sigma, zero, zero, eye,
-            one[:0] if self.diagonal else eye, one, recent, np.inf, 0, 0, regime, "", key, step,
+            one[:0] if self.diagonal else eye, one, recent, np.inf, 0, regime, "", zero, np.inf, key, step,
         )  # fmt: skip
 
     def ask(self, s: CMAState) -> Points:
-        """Sample a generation: ``x = m + sigma B D z`` (eqs. 38-40)."""
+        """Sample a generation: ``x = m + sigma C^1/2 z`` (eqs. 38-40)."""
         Z: Any = normal(s.key.child(s.step), (s.regime.population, s.mean.shape[0]), s.mean)
-        Y = Z * s.D if self.diagonal else (Z * s.D) @ s.B.T
+        Y = Z * s.D if self.diagonal else Z @ s.root
         return Points(into_box(self.space, s.mean + self._stretch(s) * Y), step=s.step, latent=Z)
 
     def _stretch(self, s: CMAState) -> Any:
@@ -219,31 +224,30 @@ class CMA:
         d = int(s.mean.shape[0])
         r = rates(d, s.regime.population, self.diagonal)
         Z: Any = batch.latent  # type: ignore[attr-defined]
-        weights, positive, flat = _member_weights(r, merit, Z)
+        weights, positive, mu_eff, flat = _member_weights(r, merit, Z)
         z_mean = positive @ Z  # (d,)
-        y_mean = s.D * z_mean if self.diagonal else s.B @ (s.D * z_mean)
-        white = z_mean if self.diagonal else s.B @ z_mean  # C^-1/2 y_mean
-        p_sigma = (1 - r.c_sigma) * s.p_sigma + math.sqrt(r.c_sigma * (2 - r.c_sigma) * r.mu_eff) * white  # eq. 43
+        y_mean = s.D * z_mean if self.diagonal else s.root @ z_mean
+        p_sigma = (1 - r.c_sigma) * s.p_sigma + math.sqrt(r.c_sigma * (2 - r.c_sigma) * mu_eff) * z_mean  # eq. 43
         length = math.sqrt(float(p_sigma @ p_sigma)) / r.chi
         slow = length / math.sqrt(1 - (1 - r.c_sigma) ** (2 * (s.age + 1))) < 1.4 + 2 / (d + 1)  # h_sigma
-        p_c = (1 - r.c_c) * s.p_c + (math.sqrt(r.c_c * (2 - r.c_c) * r.mu_eff) if slow else 0.0) * y_mean  # eq. 45
+        p_c = (1 - r.c_c) * s.p_c + (math.sqrt(r.c_c * (2 - r.c_c) * mu_eff) if slow else 0.0) * y_mean  # eq. 45
         C = self._adapted(s, r, Z, weights, p_c, slow)
         # eq. 44; a flat generation says to look further away
-        pace = 0.2 + r.c_sigma / r.d_sigma if flat else min(1.0, r.c_sigma / r.d_sigma * (length - 1))
-        B, D = s.B, s.D
+        pace = min(1.0, r.c_sigma / r.d_sigma * (length - 1)) + (0.2 if flat else 0.0)
+        root, D = s.root, s.D
         if self.diagonal:
             C = namespace(C).clip(C, 1e-300, None)
             D = namespace(C).sqrt(C)
         elif (s.age + 1) % r.gap == 0:
-            C, B, D = _decompose(C)
+            C, root, D = _decompose(C)
         recent, low = s.recent, math.inf
         if comparable:  # ranks of different generations are not
-            low = float(merit.min())
-            recent = np.concatenate([recent[1:], [low]])
+            low, n = float(merit.min()), len(merit)
+            recent = np.concatenate([recent[:, 1:], [[low], [np.partition(merit, n // 2)[n // 2]]]], axis=1)
         return CMAState(
-            s.x0, s.mean + self._stretch(s) * y_mean, min(s.sigma * math.exp(pace), 1e150), p_sigma, p_c, C, B, D,
-            recent, min(low, s.best), s.age if low < s.best else s.best_age, s.age + 1, s.regime, s.ended, s.key,
-            s.step + 1,
+            s.x0, s.mean + self._stretch(s) * y_mean, min(s.sigma * math.exp(pace), 1e150), p_sigma, p_c, C, root, D,
+            recent, min(low, s.best), s.age + 1, s.regime, s.ended,
+            s.champion, s.champion_level, s.key, s.step + 1,
         )  # fmt: skip
 
     def _adapted(self, s: CMAState, r: Rates, Z: Any, weights: Any, p_c: Any, slow: bool) -> Any:
@@ -254,29 +258,42 @@ class CMA:
         keep = 1 - r.c_1 - r.c_mu * float(weights.sum()) + (0.0 if slow else r.c_1 * r.c_c * (2 - r.c_c))
         if self.diagonal:
             return keep * s.C + r.c_1 * p_c * p_c + (s.D * s.D) * (scaled @ (Z * Z))
-        Y = (Z * s.D) @ s.B.T
+        Y = Z @ s.root
         return keep * s.C + (r.c_1 * p_c)[:, None] * p_c + (Y.T * scaled) @ Y
 
     # ------------------------------------------------------------------ ends and restarts
 
     def _ended(self, s: CMAState, merit: Floats) -> str:
         """Return why this run has converged or broken down, or an empty string (Hansen 2009, section 3)."""
-        d, population, cap = int(s.mean.shape[0]), s.regime.population, s.regime.cap
-        if cap is not None and s.age * population >= cap:
+        if s.regime.cap is not None and s.age * s.regime.population >= s.regime.cap:
             return "small run: its share is spent"
         longest, shortest = float(s.D.max()), float(s.D.min())
         if s.sigma * longest < self.xtol:
             return f"all standard deviations are below xtol={self.xtol:g}"
-        if math.isfinite(s.recent[0]):
-            low, high = float(s.recent.min()), float(s.recent.max())
+        if longest > 1e7 * shortest:
+            return "the covariance has become too ill-conditioned"
+        return "" if self.noisy else self._stalled(s, merit)
+
+    def _stalled(self, s: CMAState, merit: Floats) -> str:
+        """Return why the values say that this run has converged, or an empty string."""
+        d, population = int(s.mean.shape[0]), s.regime.population
+        lows, medians = s.recent
+        window = lows[-_window(d, population) :]
+        if math.isfinite(window[0]):
+            low, high = float(window.min()), float(window.max())
             if max(high, float(merit.max())) - low < self.ftol:
                 return f"the values of recent generations differ by less than ftol={self.ftol:g}"
             if high - low < 0.1 * self.ftol:
                 return "the lowest values of recent generations are equal"
-        if s.age - s.best_age > 100 + 100 * d**1.5 / population:
-            return f"no lower value for {s.age - s.best_age} generations"
-        if longest > 1e7 * shortest:
-            return "the covariance has become too ill-conditioned"
+        if merit.min() == merit.max() < math.inf and lows[-2] == medians[-2]:
+            return "all values of a generation are equal"
+        if s.age % 10 == 0:  # medians of twenty generations, now and a while ago
+            patience = min(max(_patience(d, population), s.age // 10), len(lows) - 20)
+            before = s.recent[:, -20 - patience : -patience]
+            if s.age > 2 * patience + 20 and bool(
+                (np.median(s.recent[:, -20:], axis=1) >= np.median(before, axis=1)).all()
+            ):
+                return f"no progress for {patience} generations"
         return ""
 
     def _restart(self, s: CMAState, ended: str) -> CMAState:
@@ -284,8 +301,14 @@ class CMA:
         first = self.population or 4 + int(3 * math.log(s.mean.shape[0]))
         spent = s.age * s.regime.population
         regime = next_regime(self.restarts or "same", s.regime, spent, first, key.child("regime"), self.max_population)
-        mean = restart_point(self.space, s.x0, self.sigma or 0.5, key.child("start"))
-        return replace(self._begin(s.x0, mean, regime, s.key, s.step), ended=ended)
+        # a large population explores from the user's start, small ones look closely somewhere else
+        somewhere = regime.small or self.restarts == "same"
+        mean = restart_point(self.space, s.x0, self.sigma or 0.5, key.child("start")) if somewhere else s.x0
+        fresh = self._begin(s.x0, mean, regime, s.key, s.step)
+        level = _level(s)
+        if level < s.champion_level:
+            return replace(fresh, ended=ended, champion=s.mean, champion_level=level)
+        return replace(fresh, ended=ended, champion=s.champion, champion_level=s.champion_level)
 
     def observe(self, s: CMAState, points: Array, values: Floats) -> CMAState:
         """Move the mean to the best of points evaluated elsewhere, if it is better than this run's best.
@@ -300,15 +323,15 @@ class CMA:
             return s
         zero = s.p_sigma * 0
         mean = onto_line(self.space, as_like(points[i], s.mean))
-        return replace(s, mean=mean, p_sigma=zero, p_c=zero, best=float(values[i]), best_age=s.age)
+        return replace(s, mean=mean, p_sigma=zero, p_c=zero, best=float(values[i]))
 
     def finished(self, s: CMAState) -> str | None:
         """Return why a run without restarts has ended."""
         return f"CMA-ES converged: {s.ended}." if s.ended and self.restarts in (None, "none") else None
 
     def recommend(self, s: CMAState) -> Array:
-        """Return the mean of the search distribution."""
-        return into_box(self.space, s.mean)
+        """Return the mean of the search distribution, of the best finished run if this one is not better yet."""
+        return into_box(self.space, s.champion if s.champion_level < _level(s) else s.mean)
 
     def gauges(self, s: CMAState) -> dict[str, float]:
         """Return step size, axis ratio, population and number of restarts."""
@@ -320,31 +343,56 @@ class CMA:
         }
 
 
-def _member_weights(r: Rates, merit: Floats, Z: Any) -> tuple[Any, Any, bool]:
-    """Return the weights of the members, their positive part, and whether the generation was flat."""
+def _member_weights(r: Rates, merit: Floats, Z: Any) -> tuple[Any, Any, float, bool]:
+    """Return the weights of the members, their positive part, its effective number, and whether all was flat.
+
+    Ties share their weights. The effective number of parents grows with that, and the paths are normalised
+    with it, so that under neutral selection the step size neither shrinks nor grows.
+    """
     order = np.argsort(merit, kind="stable")
     ordered = merit[order]
-    n = len(order)
+    n, mu_eff = len(order), r.mu_eff
     if (ordered[1:] > ordered[:-1]).all():
         weights, positive = np.empty(n), np.empty(n)
         weights[order], positive[order] = r.weights, r.positive
     else:  # ties, or members that were not shown
         weights, positive = spread_over_ranks(r.weights, merit), spread_over_ranks(r.positive, merit)
-    flat = bool(ordered[0] == ordered[min(n - 1, 1 + math.ceil(0.25 * n))])
-    if is_torch(Z):
-        return as_like(weights, Z), as_like(positive, Z), flat
-    return weights, positive, flat
+        mu_eff = 1.0 / float(positive @ positive)
+    flat = bool(ordered[0] == ordered[-1])
+    if is_torch(Z) or Z.dtype != weights.dtype:
+        return as_like(weights, Z), as_like(positive, Z), mu_eff, flat
+    return weights, positive, mu_eff, flat
+
+
+def _window(d: int, population: int) -> int:
+    """Return over how many generations equal values mean convergence."""
+    return 10 + math.ceil(30 * d / population)
+
+
+def _patience(d: int, population: int) -> int:
+    """Return how many generations without progress end a run; the tenth of its age if that is more."""
+    return 10 + math.ceil(10 * d**1.5 / population)
+
+
+def _level(s: CMAState) -> float:
+    """Return the mean of the lowest merits of the last ten generations of this run; infinite before there are ten.
+
+    A mean and not a minimum, because under noise the minimum is luck.
+    """
+    last = s.recent[0, -10:]
+    return float(last.mean()) if np.isfinite(last).all() else math.inf
 
 
 def _decompose(C: Any) -> tuple[Any, Any, Any]:
-    """Return the symmetrised covariance, its eigenvectors and the roots of its eigenvalues."""
+    """Return the symmetrised covariance, its symmetric root and the roots of its eigenvalues."""
     xp = namespace(C)
     C = (C + C.T) / 2
     values, B = xp.linalg.eigh(C)
     if float(values[0]) <= 0.0:  # rounding has made it indefinite: lift it by just enough
         lift = 1e-14 * float(values[-1]) - float(values[0])
         C, values = C + lift * xp.eye(len(values), dtype=C.dtype, device=C.device), values + lift
-    return C, B, xp.sqrt(values)
+    D = xp.sqrt(values)
+    return C, (B * D) @ B.T, D
 
 
 @dataclass(frozen=True)

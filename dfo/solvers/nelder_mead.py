@@ -202,16 +202,15 @@ class NelderMead(Staged):
             return s
         spread = abs(s.simplex[1:] - s.simplex[0])
         low, high = s.merit[0], s.merit[-1]
-        flat = bool(high - low <= self.ftol + 4 * np.finfo(float).eps * abs(low)) or not math.isfinite(low)
+        flat = not math.isfinite(low) or bool(high - low <= self.ftol + 4 * np.finfo(float).eps * abs(low))
         if not (flat and float(spread.max()) <= self.xtol) and float(spread.max()) > 1e-300:
             return s
         s = replace(s, ended=f"the simplex is smaller than xtol={self.xtol:g}")
         return self._restart(s) if self.restarts else s
 
     def _restart(self, s: NelderMeadState) -> NelderMeadState:
-        runs, gain = s.runs + 1, s.run_start - s.merit[0]
-        x = s.simplex[0]
-        if not gain > self.ftol or not math.isfinite(s.merit[0]):  # the last one brought nothing: somewhere else
+        runs, x = s.runs + 1, s.simplex[0]
+        if not s.merit[0] + self.ftol < s.run_start:  # the last one brought nothing: somewhere else
             x = restart_point(self.space, s.x0, self.size or 0.5, s.key.child("restart", runs))
         x = copy(x)
         return replace(
