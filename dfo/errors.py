@@ -8,6 +8,7 @@
     |-- InvalidType (TypeError)           an argument has a type that cannot be used
     |-- IncompatibleOracle (TypeError)    the solver needs an answer that the oracle does not give
     |-- ProblemTooLarge (MemoryError)     a solver would need more memory than the machine has
+    |-- MissingPackage (ImportError)      an optional package is not installed; says how to install it
     |-- BadObjective (TypeError)          the first value of the objective is not a number
     |-- UnknownCandidate (KeyError)       ``tell`` got a point that was never asked for
     |-- AlreadyTold (KeyError)            ``tell`` got a candidate that has its value already
@@ -33,6 +34,7 @@ __all__ = [
     "IncompatibleOracle",
     "InvalidArgument",
     "InvalidType",
+    "MissingPackage",
     "ProblemTooLarge",
     "UnknownCandidate",
     "UnknownName",
@@ -63,6 +65,10 @@ class IncompatibleOracle(DfoError, TypeError):
 
 class ProblemTooLarge(DfoError, MemoryError):
     """The solver would need more memory than there is."""
+
+
+class MissingPackage(DfoError, ImportError):
+    """An optional package is not installed."""
 
 
 class BadObjective(DfoError, TypeError):

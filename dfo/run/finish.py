@@ -11,7 +11,6 @@ import numpy as np
 from dfo.arrays import Floats, copy, is_array
 from dfo.batch import Batch, Items, Points
 from dfo.oracles.function import Halted
-from dfo.run.loop import Loop
 from dfo.run.result import STATUS, Result, versions
 from dfo.run.session import Session
 
@@ -21,17 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["result_of"]
 
 
-def result_of(setup: Setup, session: Session, loop: Loop | None = None, reserve: int = 0) -> Result:
+def result_of(setup: Setup, session: Session, reserve: int = 0) -> Result:
     """Return the result; with noise, spend ``reserve`` evaluations on the recommendation."""
     session.warn()
     x, fun, stderr = session.best_x, session.best_fun, 0.0
-    if loop is not None and (setup.noisy or x is None):
-        x, fun, stderr = _recommended(loop, session, reserve, setup)
+    if setup.noisy or x is None:
+        x, fun, stderr = _recommended(session, reserve, setup)
     status, message = session.status or "finished", session.message
     if x is None:
         x = copy(setup.x0) if is_array(setup.x0) else setup.x0
     if session.nfail and session.nfail >= session.nfev and status not in ("error", "interrupted"):
         status, message = "all_failed", f"{STATUS['all_failed']} The first {session.note}."
+    elif status == "budget":
+        message = f"The evaluation budget of {setup.budget} is spent; the lowest value fell last at {session.best_at}."
     fun = fun if math.isfinite(fun) else math.nan
     solver: Any = setup.solver
     return Result(
@@ -63,10 +64,10 @@ def describe(solver: Any) -> str:
     return repr(shown).replace(", space=None", "").replace("space=None", "")
 
 
-def _recommended(loop: Loop, session: Session, reserve: int, setup: Setup) -> tuple[Any, float, float]:
+def _recommended(session: Session, reserve: int, setup: Setup) -> tuple[Any, float, float]:
     """Return the recommendation, the mean of its re-evaluations and the standard error of that mean."""
-    x = loop.recommend()
-    if not reserve or session.status in ("interrupted", "error") or "values" not in setup.oracle.gives:
+    x = session.recommended()
+    if x is None or not reserve or session.status in ("interrupted", "error") or "values" not in setup.oracle.gives:
         return x, (session.best_fun if not setup.noisy else math.nan), 0.0
     status, message = session.status, session.message
     session.budget += reserve

@@ -187,7 +187,7 @@ def run(setup: Setup, known: Any = None) -> Result:
 def _drive(setup: Setup, session: Session, known: Any, reserve: int) -> Result:
     if isinstance(setup.solver, str):
         run_peer(setup, session, known)
-        return result_of(setup, session)
+        return result_of(setup, session, reserve)
     start = setup.encoding.start
     if known is not None and len(known[1]):
         lowest = int(np.argmin(known[1]))
@@ -197,4 +197,4 @@ def _drive(setup: Setup, session: Session, known: Any, reserve: int) -> Result:
         encoded = [setup.encoding.encode(p) for p in known[0]]
         loop.observe(np.stack(encoded) if is_array(encoded[0]) else encoded, known[1])
     loop.go()
-    return result_of(setup, session, loop, reserve)
+    return result_of(setup, session, reserve)

@@ -19,6 +19,7 @@ __all__ = ["STATUS", "History", "Result", "versions"]
 STATUS: Mapping[str, str] = {
     "target": "The target value was reached.",
     "finished": "The solver finished.",
+    "unconverged": "The solver gave up before it converged.",
     "budget": "The evaluation budget is spent.",
     "steps": "The number of steps granted is reached.",
     "time": "The time granted is over.",
@@ -59,6 +60,9 @@ class History:
 
     def __len__(self) -> int:
         return int(self.fun.size)
+
+    def __repr__(self) -> str:
+        return f"<History of {len(self)} values" + (f", best {self.best_fun[-1]:.6g}>" if len(self) else ">")
 
 
 @dataclass(frozen=True, eq=False)

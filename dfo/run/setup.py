@@ -18,7 +18,7 @@ from dfo.run.loop import check_fits
 from dfo.run.peers import PEERS, is_peer
 from dfo.run.stopping import AnyOf, MaxEvals, MaxSteps, MaxTime, seconds
 from dfo.run.workers import mapper_of
-from dfo.spaces import Box
+from dfo.spaces import Box, Free, Named, Text
 
 __all__ = ["ALIASES", "DEFAULT_BUDGET", "Setup", "resolve", "solver_of"]
 
@@ -38,6 +38,9 @@ ALIASES: Mapping[str, str] = {
 }
 """Words of scipy, pycma and their kin, accepted in ``options``."""
 
+RUN_WORDS = ("budget", "steps", "timeout", "disp")
+"""What :data:`ALIASES` may name that belongs to the run and not to the solver."""
+
 
 @dataclass(frozen=True, eq=False)
 class Setup:
@@ -56,6 +59,8 @@ class Setup:
         noisy: whether equal points may get different values.
         options: options of a peer.
         x0: the start as the user sees it.
+        given: whether that start is the user's choice.
+        space: the space as the user sees it.
         constraints: scipy's constraints, for peers that take them natively.
     """
 
@@ -71,6 +76,7 @@ class Setup:
     noisy: bool
     options: Mapping[str, Any]
     x0: Any
+    given: bool
     space: Any
     constraints: Any = ()
 
@@ -89,7 +95,8 @@ def resolve(
     """Judge every argument of :func:`minimize` and return what they mean together."""
     space, start = validate.space_and_start(x0, bounds)
     key = Key.of(seed)
-    extra, options = _split(options)
+    peer = isinstance(method, str) and method != "auto" and is_peer(method)
+    extra, options = _split(options, peer)
     granted = validate.check_budget(extra.get("budget", budget))
     count = validate.check_count("batch", batch, 1)
     hooks = as_hooks(callback) + ((Print(),) if extra.get("disp") else ())
@@ -110,25 +117,38 @@ def resolve(
         task = Task(seen.inner, granted, count, oracle.gives, noisy, oracle.max_batch)
         solver = solver_of(method, options, tol, task)
         check_fits(solver, oracle, method if isinstance(method, str) else type(method).__name__)
-    elif tol is not None:
-        options = {**options, "tol": tol}
+    else:
+        if count is not None:
+            raise InvalidArgument(f"batch: {method} chooses its own; drop it, or use one of dfo's solvers.")
+        options = ({"restart": granted is not None} if reason else {}) | options
+        options |= {} if tol is None else {"tol": tol}
     return Setup(
         oracle, seen, solver, reason, DEFAULT_BUDGET * space.dim if granted is None else granted, granted,
-        stop, hooks, key, noisy, options, start, space, constraints,
+        stop, hooks, key, noisy, options, start, _is_point(x0), space, constraints,
     )  # fmt: skip
 
 
-def _split(options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options that belong to the run, and those of the solver by their dfo names."""
+def _is_point(x0: Any) -> bool:
+    return x0 is not None and not isinstance(x0, (Mapping, Free, Box, Named, Text))
+
+
+def _split(options: Any, peer: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options that belong to the run, and those of the solver by their dfo names.
+
+    The options of a peer keep its own names; only the words for the budget are the run's.
+    """
     if options is not None and not isinstance(options, Mapping):
         raise InvalidType(f"options: expected a mapping of names to values, got {short(options)}.")
     run: dict[str, Any] = {}
     mine: dict[str, Any] = {}
     for name, value in (options or {}).items():
         word = ALIASES.get(name, name)
-        target = run if word in ("budget", "steps", "timeout", "disp") and name in ALIASES else mine
-        if value is not None:
-            target[word] = value
+        if value is None:
+            continue
+        if name in ALIASES and word in RUN_WORDS and not (peer and word == "steps"):
+            run[word] = value
+        else:
+            mine[name if peer else word] = value
     if "steps" in run:
         run["steps"] = validate.check_count("maxiter", run["steps"], 0)
     return run, mine
