@@ -49,7 +49,15 @@ _NAMES = {
 __all__ = [*sorted(_NAMES), "__version__"]  # noqa: PLE0604
 
 
+_ROOMS = frozenset({
+    "arrays", "batch", "bench", "components", "directions", "encodings", "errors", "feedback", "oracles",
+    "protocols", "random", "report", "run", "solvers", "spaces", "testing",
+})  # fmt: skip
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"dfo.{name}")
     if name not in _NAMES:
         raise AttributeError(f"module 'dfo' has no attribute {name!r}")
     value = getattr(import_module(_NAMES[name]), name)

@@ -113,6 +113,7 @@ class Progress:
         nfail: evaluations that gave no usable value.
         batch: the batch of this step (in solver coordinates).
         told: its answer.
+        points: the batch as the objective saw it, computed when called.
         gauges: what the solver reports, computed when called.
         recommended: the solver's recommendation, computed when called.
     """
@@ -126,6 +127,7 @@ class Progress:
     nfail: int
     batch: Batch | None
     told: Feedback | None
+    points: Callable[[], Batch | None] = lambda: None
     gauges: Callable[[], Mapping[str, float]] = dict
     recommended: Callable[[], Any] = lambda: None
 

@@ -406,8 +406,10 @@ class Named:
         """Return ``(dim,)`` widths of the cells on which a point does not change; 0 where it does."""
         widths: list[float] = []
         for p in self.parameters.values():
-            step = {Int: 1.0 / (p.upper - p.lower + 1) if isinstance(p, Int) else 0.0, Choice: 0.25}.get(type(p), 0.0)
-            widths += [step] * p.width
+            if isinstance(p, Int):
+                widths.append(1.0 / (p.upper - p.lower + 1))
+            else:  # the largest of several coordinates wins, and may lead by up to 1
+                widths += [1.0 if p.width == 1 else 1.5] * p.width if isinstance(p, Choice) else [0.0]
         return np.array(widths)
 
     def sample(self, key: Key, n: int) -> list[dict[str, Any]]:

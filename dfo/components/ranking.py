@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from dfo.arrays import Floats
 from dfo.errors import InvalidType
-from dfo.feedback import Feedback, Ranking, Values, average_ranks
+from dfo.feedback import Feedback, Ranking, Values
 
-__all__ = ["merits", "order_of", "spread_over_ranks"]
+__all__ = ["merits", "spread_over_ranks"]
 
 
 def merits(told: Feedback) -> Floats:
@@ -21,11 +20,6 @@ def merits(told: Feedback) -> Floats:
     raise InvalidType(f"expected values or a ranking, got {type(told).__name__}.")
 
 
-def order_of(merit: Floats) -> npt.NDArray[np.int64]:
-    """Return the members best first; NaN (not shown) comes last."""
-    return np.argsort(merit, kind="stable")
-
-
 def spread_over_ranks(weights: Floats, merit: Floats) -> Floats:
     """Return ``(n,)`` member weights from weights by rank, averaging over ties.
 
@@ -34,22 +28,17 @@ def spread_over_ranks(weights: Floats, merit: Floats) -> Floats:
         merit: ``(n,)`` lower is better; NaN was not shown and gets weight 0. With ``m < n`` shown
             members the weights are stretched over their ranks, so that the best still counts most.
     """
-    n = len(weights)
-    ranks = average_ranks(merit)
-    shown = ~np.isnan(ranks)
-    m = int(shown.sum())
+    n, shown = len(weights), ~np.isnan(merit)
     given = np.zeros(n)
-    if m == 0:
+    known = merit[shown]
+    if not known.size:
         return given
-    place = ranks[shown] if m == n else (ranks[shown] + 0.5) * n / m - 0.5
+    ordered = np.sort(known)
+    stretch = n / known.size
+    low = np.searchsorted(ordered, known, side="left") * stretch  # the ranks that a group of ties covers
+    high = np.searchsorted(ordered, known, side="right") * stretch
     edges = np.concatenate([[0.0], np.cumsum(weights)])
-    if m == n and not np.any(place % 1.0):
-        given[shown] = weights[place.astype(np.int64)]
-        return given
-    ordered = merit[shown]
-    low = np.array([np.sum(ordered < v) for v in ordered]) * n / m
-    high = np.array([np.sum(ordered <= v) for v in ordered]) * n / m
     at = np.arange(n + 1.0)
-    given[shown] = (np.interp(high, at, edges) - np.interp(low, at, edges)) / np.maximum(high - low, 1e-300)
+    given[shown] = (np.interp(high, at, edges) - np.interp(low, at, edges)) / (high - low)
     total: float = np.abs(weights).sum() / max(np.abs(given).sum(), 1e-300)
-    return np.asarray(given * total)
+    return given if known.size == n else np.asarray(given * total)

@@ -15,7 +15,6 @@ from typing import Any, TextIO
 import numpy as np
 
 from dfo.arrays import Array, to_numpy
-from dfo.batch import Linear
 from dfo.errors import InvalidType, short
 from dfo.feedback import Values
 from dfo.protocols import Hook, Progress
@@ -46,7 +45,7 @@ class Print:
 
 
 class Record:
-    """Keeps every evaluated batch: points (in solver coordinates) and values.
+    """Keeps every evaluated batch: points and values.
 
     Example:
         >>> import dfo
@@ -57,19 +56,20 @@ class Record:
     """
 
     def __init__(self) -> None:
-        self._points: list[Array] = []
+        self.points: list[Any] = []
         self._values: list[Array] = []
 
     def __call__(self, progress: Progress) -> None:
         """Copy the batch of this step."""
-        if isinstance(progress.batch, Linear) and isinstance(progress.told, Values):
-            self._points.append(np.array(to_numpy(progress.batch.dense())))
+        batch = progress.points()
+        if batch is not None and isinstance(progress.told, Values):
+            self.points += [batch.member(i) for i in range(len(batch))]
             self._values.append(np.array(progress.told.f))
 
     @property
     def X(self) -> Array:  # noqa: N802
-        """``(n, d)`` points."""
-        return np.concatenate(self._points) if self._points else np.empty((0, 0))
+        """``(n, d)`` points; for points that are no vectors take ``points``, a list."""
+        return np.array([to_numpy(x) for x in self.points]) if self.points else np.empty((0, 0))
 
     @property
     def f(self) -> Array:

@@ -7,6 +7,7 @@ peers that call the objective themselves (:mod:`dfo.run.peers`).
 from __future__ import annotations
 
 import math
+import sys
 import time
 import warnings
 from array import array
@@ -20,6 +21,7 @@ from dfo.batch import Batch, Perturbations, Points
 from dfo.encodings import Encoding
 from dfo.errors import EvaluationWarning, IncompatibleOracle
 from dfo.feedback import Feedback, Ranking, Values
+from dfo.oracles.encoded import decoded
 from dfo.oracles.function import Halted
 from dfo.protocols import Hook, Oracle, Progress
 from dfo.random import Key
@@ -261,6 +263,7 @@ class Session:
             batch=batch,
             told=told,
             gauges=self.gauges,
+            points=lambda: None if batch is None else decoded(batch, self.encoding),
             recommended=self.recommended,
         )
 
@@ -277,5 +280,13 @@ class Session:
                 f"{self.nfail} of {self.nfev} evaluations gave no usable value; the first {self.note}."
                 " They were ranked last.",
                 EvaluationWarning,
-                stacklevel=4,
+                stacklevel=_outside(),
             )
+
+
+def _outside() -> int:
+    """Return the stack level of the first caller outside the package, for a warning that it will see."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "dfo":
+        frame, level = frame.f_back, level + 1
+    return level

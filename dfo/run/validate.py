@@ -51,7 +51,9 @@ def space_and_start(x0: Any, bounds: Any) -> tuple[UserSpace, Any]:
         InvalidType: x0 is nothing of the kind.
     """
     if isinstance(x0, (Float, Int, Choice)):
-        x0 = {"x": x0}
+        raise InvalidType(
+            f'x0: a parameter needs a name; write {{"name": {short(x0)}}}, and the objective gets a dict.'
+        )
     if isinstance(x0, Mapping) and not any(is_array(v) for v in x0.values()):
         x0 = Named(x0)
     if isinstance(x0, (Free, Box, Named, Text)):
@@ -168,7 +170,7 @@ def options_for(cls: type, options: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     if not isinstance(options, Mapping):
         raise InvalidType(f"options: expected a mapping of names to values, got {short(options)}.")
-    known = {f.name for f in fields(cls)} if is_dataclass(cls) else set()
+    known = {f.name for f in fields(cls)} - {"space"} if is_dataclass(cls) else set()
     for name in options:
         if name not in known:
             raise unknown(f"option of {cls.__name__}", name, known)
