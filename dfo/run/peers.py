@@ -1,55 +1,79 @@
 """Other people's optimizers through the same door: same budget, stops, hooks and result.
 
-``"scipy:<method>"`` takes any method of ``scipy.optimize.minimize`` and the global ones
-(``differential_evolution``, ``dual_annealing``, ``direct``, ``shgo``, ``basinhopping``); ``"pycma"`` is
-pycma's BIPOP-CMA-ES; ``"nevergrad:<name>"`` any entry of nevergrad's registry. Each runs natively, calling
-the objective itself; a hard budget ends it from inside the objective. Their internal state is theirs:
-they are resumed by replay and exempt from the laws about state.
+``"scipy:<method>"`` takes the methods of ``scipy.optimize.minimize`` and the global ones
+(:mod:`dfo.run.scipy_peers`); ``"pycma"`` is pycma's BIPOP-CMA-ES and ``"nevergrad:<name>"`` any entry of
+nevergrad's registry (:mod:`dfo.run.guest_peers`). Each runs natively and calls the objective itself; the
+hard budget, a stop or a failure ends it from inside the objective. Their internal state is theirs: they
+are resumed by replay and exempt from the laws about state.
 
-scipy works in the user's coordinates; pycma and nevergrad in the encoded ones (the unit box).
+A step of a peer is one of its iterations where it reports them, else one evaluation; hooks are called
+after every evaluation. Where an evaluation failed, the peer sees a wall as high as the worst value so far.
+``options={"restart": True}`` starts a peer that has ended again, from random points, while budget is left.
+
+scipy works in the user's coordinates where these are real numbers; everything else in the encoded ones
+(the unit box).
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from dfo.arrays import Floats, is_torch, to_numpy
+from dfo.arrays import Floats, as_like, is_torch, to_numpy
 from dfo.batch import Points
-from dfo.errors import DfoError, InvalidArgument, InvalidType, unknown
+from dfo.components.restarts import restart_point
+from dfo.errors import IncompatibleOracle, InvalidArgument, unknown
 from dfo.feedback import Values
-from dfo.run.session import Session
+from dfo.random import Key
+from dfo.run.manners import Guest, quiet
+from dfo.run.session import ObjectiveRaised, Session
 from dfo.spaces import Box, Free
 
 if TYPE_CHECKING:
     from dfo.run.setup import Setup
 
-__all__ = ["PEERS", "SCIPY_GLOBAL", "SCIPY_LOCAL", "as_scipy_method", "is_peer", "peer_is_native", "run_peer"]
+__all__ = [
+    "PEERS",
+    "SCIPY_GLOBAL",
+    "SCIPY_LOCAL",
+    "Attempt",
+    "End",
+    "Objective",
+    "as_scipy_method",
+    "is_peer",
+    "peer_is_native",
+    "run_peer",
+    "scipy_name",
+]
 
 SCIPY_LOCAL: Mapping[str, str] = {
     "Nelder-Mead": "maxfev",
     "Powell": "maxfev",
-    "CG": "",
-    "BFGS": "",
+    "CG": "maxiter",
+    "BFGS": "maxiter",
     "L-BFGS-B": "maxfun",
     "TNC": "maxfun",
-    "COBYLA": "",
+    "COBYLA": "maxiter",
     "COBYQA": "maxfev",
-    "SLSQP": "",
-    "trust-constr": "",
+    "SLSQP": "maxiter",
+    "trust-constr": "maxiter",
 }
-"""Methods of ``scipy.optimize.minimize`` and their option for the most calls."""
+"""Methods of ``scipy.optimize.minimize``, and the option whose default could end them before the budget does."""
 
 SCIPY_GLOBAL = ("differential_evolution", "dual_annealing", "direct", "shgo", "basinhopping")
+"""Global optimizers of ``scipy.optimize``."""
 
 PEERS = (*(f"scipy:{name}" for name in (*SCIPY_LOCAL, *SCIPY_GLOBAL)), "pycma", "nevergrad:<name>")
 """The names of peers, as users type them."""
 
-_CONSTRAINED = ("COBYLA", "COBYQA", "SLSQP", "trust-constr", "differential_evolution", "shgo")
+End: TypeAlias = tuple[str, str]
+"""Status and sentence with which a peer ends by itself."""
+
+_WALL = 1e20  # what a peer sees of a failure before any value is known
 
 
 def is_peer(method: str) -> bool:
@@ -60,204 +84,252 @@ def is_peer(method: str) -> bool:
     """
     family, _, name = method.partition(":")
     if family == "scipy":
-        if _scipy_name(name) is None:
+        if scipy_name(name) is None:
             raise unknown("scipy method", name, (*SCIPY_LOCAL, *SCIPY_GLOBAL))
         return True
     return family == "nevergrad" or method == "pycma"
 
 
-def _scipy_name(name: str) -> str | None:
+def scipy_name(name: str) -> str | None:
+    """Return scipy's spelling of a method, or None."""
     return next((known for known in (*SCIPY_LOCAL, *SCIPY_GLOBAL) if known.lower() == name.lower()), None)
 
 
-class _Over(Exception):
-    """Ends a peer from inside the objective."""
+def peer_is_native(setup: Setup) -> bool:
+    """Tell whether a peer can work in the user's own coordinates: scipy on real vectors."""
+    real = isinstance(setup.space, Free) or (isinstance(setup.space, Box) and not setup.space.integer.any())
+    return real and setup.solver.startswith("scipy:") and not is_torch(setup.x0)
 
 
-class _Objective:
-    """What a peer calls: one point in, one finite number out, or the end of the run."""
+# ---------------------------------------------------------------------- what a peer calls
+
+
+class _Over(BaseException):
+    """Ends a peer from inside the objective; not an ``Exception``, because some peers catch these."""
+
+
+class Objective:
+    """One point in, one finite number out, or the end of the run.
+
+    Args:
+        session: the books.
+
+    Attributes:
+        violation: total constraint violation of the point evaluated last.
+        error: what is to be raised in place of the end of the peer.
+        guest: the peer's claim on numpy's global generator, if it has one.
+    """
 
     def __init__(self, session: Session) -> None:
-        self.session, self.worst = session, -math.inf
+        self.session = session
+        self.violation = 0.0
+        self.error: Exception | None = None
+        self.guest: Guest | None = None
+        self._worst = -math.inf
+        self._steps: int | None = None
+        self._settled = 0
 
     def __call__(self, x: Any) -> float:
+        """Evaluate a point; one outside the bounds is projected first."""
+        try:
+            if self.guest is None:
+                return self._value(x)
+            with self.guest.away():
+                return self._value(x)
+        except Exception as error:  # peers may swallow or rename what is raised through them
+            self.error = error
+            raise _Over from error
+
+    def _value(self, x: Any) -> float:
         session = self.session
         if session.over():
             raise _Over
-        batch = Points(np.array(x, dtype=float).reshape(1, -1))
+        batch = Points(self._point(x)[None])
         told = session.evaluate(batch)
         if not isinstance(told, Values):
             raise _Over
-        session.after_step(batch, told)
+        if told.violation is not None:
+            self.violation = float(told.violation[0])
+        session.after_step(batch, told)  # a hook sees the number of the iteration in progress
+        if self._steps is not None:
+            session.nit = self._steps
         value = float(told.f[0])
         if math.isfinite(value):
-            self.worst = max(self.worst, value)
+            self._worst = max(self._worst, value)
             return value
-        return self.worst if math.isfinite(self.worst) else 1e30  # a wall as high as what was seen
+        return self._worst if math.isfinite(self._worst) else _WALL
+
+    def _point(self, x: Any) -> Any:
+        point, space = np.array(x, dtype=float).reshape(-1), self.session.encoding.inner
+        return as_like(space.project(point) if isinstance(space, Box) else point, self.session.encoding.start)
+
+    def user_point(self, x: Any) -> Any:
+        """Return a point of the peer as the user's functions see it."""
+        return self.session.encoding.decode(self._point(x)[None])[0]
+
+    def step(self, *_: object, **__: object) -> None:
+        """Count an iteration; a peer's callback."""
+        self._steps = (self._steps or 0) + 1
+        self.session.nit = self._steps
+
+    def settle(self, iterations: int) -> None:
+        """Take the peer's own count of its iterations, when it has ended."""
+        self._settled += iterations
+        self._steps = self.session.nit = self._settled
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """What a peer is given: the first attempt, or one that ``restart`` adds.
+
+    Args:
+        f: the objective, in the peer's coordinates.
+        setup: the run.
+        start: ``(d,)`` in the peer's coordinates.
+        key: stream of this attempt.
+    """
+
+    f: Objective
+    setup: Setup
+    start: Floats
+    key: Key
+
+    @property
+    def name(self) -> str:
+        """The peer, as the user typed it."""
+        return str(self.setup.solver)
+
+    @property
+    def seed(self) -> int:
+        """A seed for the peer's own generator; never 0, which would mean "the time" to some."""
+        return self.key.words[0] % (2**31 - 2) + 1
+
+    @property
+    def cap(self) -> int:
+        """A limit of evaluations or iterations that comes after the budget."""
+        return 2 * self.f.session.budget + 1000
+
+    @property
+    def box(self) -> Box | None:
+        """The bounds in the peer's coordinates, or None where no variable has any."""
+        space = self.f.session.encoding.inner
+        if not isinstance(space, Box):
+            return None
+        return space if bool((np.isfinite(space.lower) | np.isfinite(space.upper)).any()) else None
+
+    def options(self, known: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the user's options for the peer; given what it knows, others are refused.
+
+        Raises:
+            UnknownName: names the nearest one.
+        """
+        options = {name: value for name, value in self.setup.options.items() if name != "restart"}
+        for option in options:
+            if known is None or option in known:
+                continue
+            if option == "tol":
+                raise InvalidArgument(f"tol: {self.name} has no tolerance. Use stop=dfo.Stalled(n) instead.")
+            raise unknown(f"option of {self.name}", option, {*known, "restart"})
+        return options
+
+
+# ---------------------------------------------------------------------- the run
 
 
 def run_peer(setup: Setup, session: Session, known: Any = None) -> None:
-    """Run the peer that ``setup.solver`` names until it or the session ends."""
-    family = setup.solver.partition(":")[0]
-    objective = _Objective(session)
-    options = dict(setup.options)
-    restart = bool(options.pop("restart", False))
-    start = np.asarray(to_numpy(session.encoding.start), dtype=float)
-    box = session.encoding.inner
-    run: Callable[[_Objective, Floats, Any, int, Mapping[str, Any], Setup], str]
-    run = {"scipy": _scipy, "pycma": _pycma, "nevergrad": _nevergrad}[family]
-    attempt = 0
+    """Run the peer that ``setup.solver`` names until it or the session ends.
+
+    Raises:
+        IncompatibleOracle: the oracle gives no values, or the points are no vectors.
+        InvalidArgument: an option or a constraint that the peer does not take.
+        ObjectiveRaised: the objective raised, or the peer did after its first evaluation.
+    """
+    _check(setup, session)
+    session.recommended = lambda: session.best_x
+    start = session.encoding.start
+    if known is not None and len(known[1]):
+        lowest = int(np.argmin(known[1]))
+        session.note_known(known[0][lowest], float(known[1][lowest]))
+        if not setup.given:
+            start = session.encoding.encode(known[0][lowest])
+    f = Objective(session)
     try:
-        while True:
-            seed = setup.key.child("peer", attempt).words[0] % (2**31 - 2) + 1  # 0 would mean "time" to some
-            before = session.nfev
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                message = run(objective, start, box, seed, options, setup)
-            if not restart or session.over() or session.nfev >= session.budget or session.nfev == before:
-                break
-            attempt += 1
-            start = np.asarray(box.sample(setup.key.child("restart", attempt), 1)[0])
-        session.end("finished", message)
+        with quiet():
+            end = _attempts(f, setup, np.array(to_numpy(start), dtype=float))
     except _Over:
-        session.end("budget")
+        if f.error is not None:
+            raise f.error from None
+        return
+    except Exception as error:
+        if not session.nfev:
+            raise
+        session.end("error", f"{setup.solver} raised {type(error).__name__}: {error}")
+        error.add_note(f"{setup.solver} raised this, not dfo, after {session.nfev} evaluations; see error.result.")
+        raise ObjectiveRaised(error) from error
+    if not session.over():
+        session.end(*end)
 
 
-# ---------------------------------------------------------------------- scipy
+def _check(setup: Setup, session: Session) -> None:
+    if "values" not in session.oracle.gives:
+        raise IncompatibleOracle(
+            f"{setup.solver} needs values, but the oracle gives {', '.join(sorted(session.oracle.gives))}."
+            " These methods would do: cma, sep-cma, random."
+        )
+    if not isinstance(session.encoding.inner, (Free, Box)):
+        raise IncompatibleOracle(f"{setup.solver} moves vectors, but the points are text. Use method='random'.")
 
 
-def _scipy(f: _Objective, x0: Floats, space: Any, seed: int, options: Mapping[str, Any], setup: Setup) -> str:
-    from scipy import optimize
+def _attempts(f: Objective, setup: Setup, start: Floats) -> End:
+    from dfo.run.guest_peers import run_nevergrad, run_pycma
+    from dfo.run.scipy_peers import run_scipy
 
-    name = _scipy_name(setup.solver.partition(":")[2])
-    assert name is not None
-    bounds = None
-    if isinstance(space, Box):
-        bounds = optimize.Bounds(space.lower, space.upper)
-    if setup.constraints and name not in _CONSTRAINED:
-        raise InvalidArgument(f"scipy's {name} takes no constraints; these do: {', '.join(_CONSTRAINED)}.")
-    if name in SCIPY_GLOBAL:
-        return _scipy_global(name, f, x0, bounds, seed, options, setup)
-    options = dict(options)
-    tol = options.pop("tol", None)
-    cap = SCIPY_LOCAL[name]
-    if cap:
-        options.setdefault(cap, f.session.budget + 1)
-    else:
-        options.setdefault("maxiter", f.session.budget + 1)
-    if bounds is not None and name in ("CG", "BFGS"):
-        bounds = None  # no bounds in these two: points outside are projected before they are evaluated
-    inside = f if bounds is not None or not isinstance(space, Box) else _Projected(f, space)
-    result = optimize.minimize(
-        inside, x0, method=name, bounds=bounds, constraints=setup.constraints or (), tol=tol, options=options
-    )
-    return str(result.message)
-
-
-class _Projected:
-    def __init__(self, f: _Objective, box: Box) -> None:
-        self.f, self.box = f, box
-
-    def __call__(self, x: Floats) -> float:
-        return self.f(self.box.project(x))
-
-
-def _scipy_global(
-    name: str, f: _Objective, x0: Floats, bounds: Any, seed: int, options: Mapping[str, Any], setup: Setup
-) -> str:
-    from scipy import optimize
-
-    fun = getattr(optimize, name)
-    if name == "basinhopping":
-        return str(fun(f, x0, rng=np.random.default_rng(seed), **options).message)
-    if bounds is None or not (np.isfinite(bounds.lb).all() and np.isfinite(bounds.ub).all()):
-        raise InvalidArgument(f"scipy's {name} needs finite bounds for every variable. Pass bounds=[(low, high), ...].")
-    extra: dict[str, Any] = dict(options)
-    if name in ("differential_evolution", "dual_annealing"):
-        extra |= {"x0": x0, "rng": np.random.default_rng(seed)}
-    if name in ("differential_evolution", "shgo") and setup.constraints:
-        extra["constraints"] = setup.constraints
-    if name == "direct":
-        extra = {"maxfun": f.session.budget + 1, "maxiter": 10**6} | extra
-    if name == "shgo":
-        bounds = list(zip(bounds.lb, bounds.ub, strict=True))
-    return str(fun(f, bounds, **extra).message)
-
-
-# ---------------------------------------------------------------------- pycma, nevergrad
-
-
-class _GlobalNumpy:
-    """Puts numpy's global random state back: pycma seeds it."""
-
-    def __enter__(self) -> None:
-        self.state = np.random.get_state()  # noqa: NPY002
-
-    def __exit__(self, *error: object) -> None:
-        np.random.set_state(self.state)  # noqa: NPY002
-
-
-def _pycma(f: _Objective, x0: Floats, space: Any, seed: int, options: Mapping[str, Any], setup: Setup) -> str:
-    try:
-        import cma
-    except ImportError:
-        raise _missing("pycma", "cma") from None
-    options = dict(options)
-    bounded = isinstance(space, Box)
-    sigma = float(options.pop("sigma", 0.2 if bounded and bool(space.bounded.all()) else 0.5))
-    bipop = bool(options.pop("bipop", setup.granted is not None))
-    inner = {
-        "seed": seed, "verbose": -9, "verb_log": 0, "verb_disp": 0, "maxfevals": f.session.budget + 1,
-        "bounds": [space.lower, space.upper] if bounded else None,
-    }  # fmt: skip
-    if "tol" in options:
-        inner |= {"tolx": options["tol"], "tolfun": options.pop("tol")}
-    if "population" in options:
-        inner["popsize"] = options.pop("population")
-    with _GlobalNumpy():
-        if len(x0) == 1:
-            raise InvalidArgument("pycma needs at least two variables; dfo's own method='cma' takes one.")
-        _, es = cma.fmin2(f, x0, sigma, {**inner, **options}, restarts=9 if bipop else 0, bipop=bipop)
-    return f"pycma: {dict(es.stop())}"
-
-
-def _nevergrad(f: _Objective, x0: Floats, space: Any, seed: int, options: Mapping[str, Any], setup: Setup) -> str:
-    try:
-        import nevergrad
-    except ImportError:
-        raise _missing("nevergrad", "nevergrad") from None
-    name = setup.solver.partition(":")[2] or "NGOpt"
-    registry = nevergrad.optimizers.registry
-    if name not in registry:
-        raise unknown("nevergrad optimizer", name, registry)
-    point = nevergrad.p.Array(init=x0)
-    if isinstance(space, Box) and space.bounded.all():
-        point = point.set_bounds(space.lower, space.upper)
-    point.random_state = np.random.RandomState(seed % 2**32)
-    with _GlobalNumpy():
-        optimizer = registry[name](parametrization=point, budget=f.session.budget, num_workers=1, **options)
-        for _ in range(f.session.budget):
-            candidate = optimizer.ask()
-            optimizer.tell(candidate, f(candidate.value))
-    return f"nevergrad's {name} has used its budget."
-
-
-def _missing(peer: str, package: str) -> DfoError:
-    return InvalidType(f"method: {peer!r} needs the package {package}. Run: pip install 'dfo-optim[peers]'.")
+    family = str(setup.solver).partition(":")[0]
+    run: Callable[[Attempt], End] = {"scipy": run_scipy, "pycma": run_pycma, "nevergrad": run_nevergrad}[family]
+    session, number, x0 = f.session, 0, start
+    while True:
+        before = session.nfev
+        attempt = Attempt(f, setup, x0, setup.key.child("peer", number))
+        end = run(attempt)
+        if not setup.options.get("restart") or session.nfev == before or session.over():
+            return end
+        number += 1
+        x0 = restart_point(attempt.box, start, 0.5, setup.key.child("restart", number))
 
 
 # ---------------------------------------------------------------------- dfo as a method of scipy
 
 
-def as_scipy_method(method: Any = "auto", **fixed: Any) -> Callable[..., Any]:
+def as_scipy_method(  # noqa: PLR0913  (what scipy's own signature has no word for)
+    method: Any = "auto",
+    *,
+    budget: int | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+    workers: Any = None,
+    known: Any = None,
+    noise: bool | float | None = None,
+    timeout: float | str | None = None,
+    stop: Any = None,
+    on_error: Literal["raise", "record"] = "raise",
+) -> Callable[..., Any]:
     """Return a dfo method in the form that ``scipy.optimize.minimize(method=...)`` takes.
 
     Args:
-        method: as in :func:`dfo.minimize`.
-        **fixed: other arguments of :func:`dfo.minimize`, such as ``budget=500, seed=3``.
+        method: as in :func:`dfo.minimize`, like all that follows.
+        budget: most evaluations.
+        seed: any integer >= 0.
+        batch: evaluations per step.
+        workers: processes, an executor or a ``map``.
+        known: points and values from before.
+        noise: whether equal points may get different values.
+        timeout: seconds, or a text such as ``"10m"``.
+        stop: further reasons to end.
+        on_error: ``"raise"`` or ``"record"``.
 
     Returns:
-        A function ``(fun, x0, args, **options)`` that returns scipy's ``OptimizeResult``.
+        A function ``(fun, x0, args, **options)`` that returns scipy's ``OptimizeResult`` with the fields of
+        :class:`~dfo.Result`; ``status`` is 0 on success and 1 otherwise, as scipy's users expect.
 
     Example:
         >>> import dfo, scipy.optimize
@@ -271,19 +343,15 @@ def as_scipy_method(method: Any = "auto", **fixed: Any) -> Callable[..., Any]:
 
         from dfo.run.minimize import minimize
 
-        ours = {k: options.pop(k) for k in ("bounds", "callback", "tol") if options.get(k) is not None}
-        constraints = options.pop("constraints", None)
-        for unused in ("jac", "hess", "hessp", "bounds", "callback", "tol"):
-            options.pop(unused, None)
-        if constraints is not None and constraints not in ((), []):
-            ours["constraints"] = constraints
-        result = minimize(fun, x0, args, method, options=options or None, **ours, **fixed)
-        return OptimizeResult({name: result[name] for name in result})
+        for gradient in ("jac", "hess", "hessp"):
+            options.pop(gradient, None)
+        bounds, callback, tol = (options.pop(name, None) for name in ("bounds", "callback", "tol"))
+        constraints = options.pop("constraints", ())
+        result = minimize(
+            fun, x0, args, method, bounds, constraints, tol, callback, options,
+            budget=budget, seed=seed, batch=batch, workers=workers, known=known, noise=noise, timeout=timeout,
+            stop=stop, on_error=on_error,
+        )  # fmt: skip
+        return OptimizeResult({**{name: result[name] for name in result}, "status": 0 if result.success else 1})
 
     return run
-
-
-def peer_is_native(setup: Setup) -> bool:
-    """Tell whether a peer can work in the user's own coordinates: scipy on real vectors."""
-    real = isinstance(setup.space, Free) or (isinstance(setup.space, Box) and not setup.space.integer.any())
-    return real and setup.solver.startswith("scipy:") and not is_torch(setup.x0)
