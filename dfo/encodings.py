@@ -72,13 +72,13 @@ class BoxEncoding:
         self._scaled, self._low = scaled, low
         self._divisor = np.where(scaled & ~self._fixed, half, 0.5)
         start = self._unit(x)
-        cells = np.where(scaled & (box.cells > 0), box.cells / (2 * self._divisor), box.cells)
+        cells = np.where(scaled & (box.cells > 0), box.cells / 2 / self._divisor, box.cells)
         self.inner: Vector = Box(
             np.where(scaled, 0.0, box.lower),
             np.where(scaled, 1.0, box.upper),
             cells=np.where(self._fixed, 1.0, cells),
         )
-        self._huge = bool(np.any(~np.isfinite(high - low)))
+        self._huge = bool(np.any(half > np.finfo(float).max / 2))
         width = np.where(scaled, half if self._huge else 2 * half, 0.5 if self._huge else 1.0)
         self._integer = box.integer if box.integer.any() else None
         like: Array = x0 if is_torch(x0) or np.asarray(x0).dtype.kind == "f" else x
@@ -99,7 +99,8 @@ class BoxEncoding:
 
     def decode(self, z: Any) -> Any:
         """Return the ``(n, d)`` points at ``z``."""
-        xp, shift = self._xp, (z - self.start) * self._width
+        xp, z = self._xp, self._xp.clip(z, self._zero, self._one)
+        shift = (z - self.start) * self._width
         x = 2.0 * (self._anchor / 2 + shift) if self._huge else self._anchor + shift
         x = xp.where(z <= self._zero, self._lower, xp.where(z >= self._one, self._upper, x))
         if self._integer is not None:

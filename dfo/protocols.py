@@ -84,7 +84,9 @@ class Oracle(Protocol[M]):
     """A way in which a question is answered, with its memory kept outside.
 
     ``gives`` names the answers it can give; ``max_batch`` bounds the members of one question (a
-    person ranks at most eight), None for no bound.
+    person ranks at most eight), None for no bound. An oracle whose evaluations do not cost 1 each has a
+    number ``price``: what one evaluation costs at most, in the unit of the budget, so that the budget stays
+    hard; what each did cost is told in ``Values.cost``.
     """
 
     gives: frozenset[str]

@@ -7,7 +7,7 @@ version :data:`RNG_VERSION` and never change under one version number:
 
 - **key words**: BLAKE2b-128 of the canonical text of ``(seed, path)``, as two little-endian words.
 - **word** ``i``: output ``i % 4`` of the block with counter ``i // 4 + 1``.
-- **uniform** ``i``: ``(word_i >> 11) * 2**-53``, in [0, 1).
+- **uniform** ``i``: ``(word_i >> 11) * 2**-53``, in [0, 1); a narrower type takes its highest bits.
 - **normal** ``2k, 2k+1`` (double precision): Box-Muller on words ``2k, 2k+1``:
   ``r = sqrt(-2 log(1 - uniform_2k))``, ``z_2k = r cos(2 pi uniform_2k+1)``, ``z_2k+1 = r sin(...)``.
 - **normal** (single precision and below): the same on the 32-bit halves of word ``k``: low half for
@@ -73,7 +73,7 @@ class Key:
 
     def child(self, *parts: int | str) -> Key:
         """Return the key at ``path + parts``; different parts name independent streams."""
-        return Key(self.seed, self.path + parts)
+        return Key(self.seed, self.path + tuple(p if type(p) is int or type(p) is str else int(p) for p in parts))
 
     @property
     def words(self) -> tuple[int, int]:
@@ -136,10 +136,15 @@ def uniform(key: Key, shape: tuple[int, ...], like: Array | None = None, start: 
         like: array whose library, dtype and device the result takes (numpy double by default).
         start: index in the stream of the first number.
     """
+    bits = 53 if like is None else 1 - round(math.log2(_eps(like)))  # what the type holds: 1 is never reached
     drawn = words(key, math.prod(shape), start)
-    drawn >>= _ELEVEN
-    unit: Array = drawn * 2.0**-53
+    drawn >>= np.uint64(64 - bits)
+    unit: Array = drawn * 2.0**-bits
     return _cast(unit.reshape(shape), like)
+
+
+def _eps(like: Array) -> float:
+    return float(namespace(like).finfo(like.dtype).eps)
 
 
 def normal(key: Key, shape: tuple[int, ...], like: Array | None = None, start: int = 0) -> Array:

@@ -248,7 +248,7 @@ class Int:
 
     def contains(self, value: Any) -> bool:
         """Tell whether ``value`` is an integer within the range."""
-        return _is_real(value) and value == int(value) and self.lower <= value <= self.upper
+        return _is_real(value) and self.lower <= value <= self.upper and value == int(value)
 
     def _ends(self) -> tuple[float, float]:
         return _scale(self.lower - 0.5, self.log), _scale(self.upper + 0.5, self.log)

@@ -25,6 +25,7 @@ class Encoded:
     def __init__(self, oracle: Oracle[Any], encoding: Encoding) -> None:
         self.oracle, self.encoding = oracle, encoding
         self.gives, self.max_batch = oracle.gives, oracle.max_batch
+        self.price: float = getattr(oracle, "price", 1.0)
 
     def start(self, lanes: int, key: Key) -> Any:
         """Return the inner oracle's memory."""

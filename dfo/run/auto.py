@@ -1,13 +1,12 @@
 """``method="auto"``: a plain rule, printed with every result that used it.
 
 =====================================  =====================================================
-the problem                            the choice
+the problem (d variables, budget)      the choice
 =====================================  =====================================================
 points are text                        random
 the oracle only ranks                  cma
 constraints                            scipy:COBYLA if ``noise=False``, else cma
-``noise=False``, 2 to 50 variables,    scipy:SLSQP, restarted from random points while budget
-budget of at most 100 d                is left
+``noise=False``, 2-50 d, up to 100 d   scipy:SLSQP, restarted at random points
 1 to 5 variables, budget below 300 d   nelder-mead
 up to 100 variables                    cma (BIPOP restarts)
 up to 10,000 variables                 sep-cma

@@ -43,6 +43,7 @@ def result_of(setup: Setup, session: Session, reserve: int = 0) -> Result:
         message=message or STATUS[status],
         nfev=session.nfev,
         nit=session.nit,
+        cost=session.spent,
         nfail=session.nfail,
         seconds=session.seconds,
         best_x=session.best_x,

@@ -80,7 +80,7 @@ def minimize(
             ``exc.result``. ``"record"``: it is a failed evaluation and the run goes on.
 
     Returns:
-        A :class:`~dfo.Result`. Running out of budget is not an error: ``success`` is false, ``x`` is the best.
+        A :class:`~dfo.Result`. When the budget is spent ``success`` is false and ``x`` is the best point: no error.
 
     Raises:
         InvalidArgument: a value that cannot be used (a ``ValueError``), before the first evaluation.

@@ -77,6 +77,7 @@ class Result:
         status: a key of :data:`STATUS`.
         message: the sentence that goes with it.
         nfev: evaluations spent.
+        cost: what they cost in the oracle's unit; the same number where each costs 1.
         nit: steps (batches told).
         nfail: evaluations that gave no usable value.
         seconds: wall-clock duration.
@@ -109,6 +110,7 @@ class Result:
     seconds: float
     best_x: Any
     best_fun: float
+    cost: float = 0.0
     fun_stderr: float = 0.0
     violation: float = 0.0
     history: History = field(default_factory=lambda: History(np.empty(0)))

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from dfo.arrays import Floats, size
-from dfo.batch import Batch, Perturbations, Points
+from dfo.arrays import Floats, is_array, size
+from dfo.batch import Batch, Perturbations
 from dfo.encodings import Encoding
 from dfo.errors import EvaluationWarning, IncompatibleOracle
 from dfo.feedback import Feedback, Ranking, Values
@@ -72,6 +72,7 @@ class Session:
         self.stop, self.hooks, self.interrupt = stop, hooks, interrupt
         self.memory = oracle.start(lanes, key or Key(0))
         self.nfev = self.nit = self.nfail = self.best_at = 0
+        self.spent, self.price = 0.0, float(getattr(oracle, "price", 1.0))
         self.best_x: Any = None
         self.best_fun, self.best_merit, self.best_violation = math.inf, math.inf, 0.0
         self.status, self.message = "", ""
@@ -136,9 +137,9 @@ class Session:
             ObjectiveRaised: the objective raised an exception.
         """
         done = 0 if self._partial is None else len(self._partial.f)
-        n, room = len(batch), self.budget - self.nfev
+        n, room = len(batch), math.floor((self.budget - self.spent) / self.price)
         if n - done > room:
-            if room > 0:
+            if room > 0 and "values" in self.oracle.gives:  # nobody could use the ranking of a prefix
                 self._keep(self._answer(batch.part(done, done + room)))
             self.end("budget", f"The evaluation budget of {self.budget} is spent.")
             return None
@@ -160,14 +161,15 @@ class Session:
         return told
 
     def _in_pieces(self, batch: Batch, limit: int) -> Feedback:
+        if "values" not in self.oracle.gives:
+            raise IncompatibleOracle(
+                f"The oracle ranks at most {limit} candidates at once, but the solver asked about {len(batch)}."
+                f" Give the solver batch={limit} (or fewer)."
+            )
         told: Values | None = None
         for at in range(0, len(batch), limit):
             piece = self._answer(batch.part(at, min(at + limit, len(batch))))
-            if not isinstance(piece, Values):
-                raise IncompatibleOracle(
-                    f"The oracle ranks at most {limit} candidates at once, but the solver asked about {len(batch)}."
-                    f" Give the solver batch={limit} (or fewer)."
-                )
+            assert isinstance(piece, Values)
             told = piece if told is None else told.joined(piece)
         assert told is not None
         return told
@@ -182,6 +184,7 @@ class Session:
         self._keep(halt.done)
         self._fun.extend([math.inf] * (halt.started - done))
         self.nfev += halt.started - done
+        self.spent += (halt.started - done) * self.price
         self.nfail += halt.started - done
         if halt.cause is not None:
             self.end("error", f"The objective raised {type(halt.cause).__name__}.")
@@ -192,11 +195,12 @@ class Session:
     def count(self, batch: Batch, told: Feedback) -> None:
         """Enter an answer into the books."""
         n = len(batch)
+        self.nfev += n
+        cost = told.cost if isinstance(told, Values) else None
+        self.spent += n * self.price if cost is None else float(cost.sum())
         if not isinstance(told, Values):
-            self.nfev += n
             self._fun.extend([math.nan] * (n if isinstance(told, Ranking) else 0))
             return
-        self.nfev += n if told.cost is None else math.ceil(float(told.cost.sum()))
         f = told.f
         self._fun.frombytes(np.ascontiguousarray(f, dtype=float).tobytes())
         if told.violation is not None:
@@ -215,6 +219,7 @@ class Session:
         """Enter evaluations of a point that is known already: they count, but cannot be the best."""
         assert isinstance(told, Values)
         self.nfev += len(told.f)
+        self.spent += len(told.f) * self.price
         self.nfail += int((~told.valid).sum())
         self._fun.frombytes(np.ascontiguousarray(told.f, dtype=float).tobytes())
         if told.violation is not None:
@@ -230,7 +235,7 @@ class Session:
     def user_point(self, batch: Batch, i: int) -> Any:
         """Return member ``i`` as the objective saw it."""
         member: Any = batch.member(i)
-        return self.encoding.decode(member[None])[0] if isinstance(batch, (Points, Perturbations)) else member
+        return self.encoding.decode(member[None])[0] if is_array(member) else member
 
     def note_known(self, x: Any, value: float) -> None:
         """Let a point that was evaluated before the run stand as the best so far."""

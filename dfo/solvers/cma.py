@@ -278,6 +278,8 @@ class CMA:
         """Return why the values say that this run has converged, or an empty string."""
         d, population = int(s.mean.shape[0]), s.regime.population
         lows, medians = s.recent
+        if not math.isfinite(lows[-1]):  # a ranking, or nothing but failures
+            return ""
         window = lows[-_window(d, population) :]
         if math.isfinite(window[0]):
             low, high = float(window.min()), float(window.max())

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dfo.arrays import Array, as_like, namespace
+from dfo.arrays import Array, as_like, copy, namespace
 from dfo.batch import Batch, Items, Points
 from dfo.components.ranking import merits
 from dfo.feedback import Feedback
@@ -110,6 +110,11 @@ class RandomSearch:
         if merit[i] < s.merit:
             return replace(s, best=batch.member(i), merit=float(merit[i]), step=s.step + 1)
         return replace(s, step=s.step + 1)
+
+    def observe(self, s: RandomSearchState, points: Any, values: Array) -> RandomSearchState:
+        """Remember the best of points evaluated elsewhere."""
+        i = int(np.argmin(values))
+        return replace(s, best=copy(points[i]), merit=float(values[i])) if values[i] < s.merit else s
 
     def recommend(self, s: RandomSearchState) -> Any:
         """Return the best point seen."""
