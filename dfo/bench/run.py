@@ -28,7 +28,11 @@ class Watcher(Protocol):
 
 
 def bench(
-    plan: Plan, out: str | os.PathLike[str] | None = None, workers: int = 1, watcher: Watcher | None = None
+    plan: Plan,
+    out: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    watcher: Watcher | None = None,
+    command: str = "",
 ) -> list[Record]:
     """Run every cell of a plan that is not stored yet.
 
@@ -37,6 +41,7 @@ def bench(
         out: a directory to store the runs in, and to go on from; None keeps them in memory.
         workers: processes; 0 runs in this one. The number changes no result.
         watcher: hears of every run that ends.
+        command: what the user typed, for the report.
 
     Returns:
         The records of the whole grid (with ``out``: of all that is stored), in the order of the plan.
@@ -49,7 +54,7 @@ def bench(
         records: dict[Cell, Record] = {}
         _run(plan, plan.cells(), 0, workers, watcher, lambda record: records.update({record.cell: record}))
         return [records[cell] for cell in plan.cells()]
-    with Store(out, plan) as store:
+    with Store(out, plan, command) as store:
         todo, session = store.missing(), len(store.config.sessions) - 1
         stored = len(store.plan.cells()) - len(todo)
         _run(store.plan, todo, stored, workers, watcher, lambda record: store.append(replace(record, session=session)))

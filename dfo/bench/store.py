@@ -41,7 +41,8 @@ class Config:
 
     Args:
         plan: the grid.
-        sessions: for every time the bench was run: ``started``, ``versions``, ``machine``.
+        sessions: for every time the bench was run otherwise than before: ``started``, ``command``,
+            ``versions``, ``machine``.
     """
 
     plan: Plan
@@ -98,18 +99,19 @@ class Store:
     Args:
         folder: created if need be.
         plan: joined with what is stored already.
+        command: what the user typed, to be stored with the versions.
 
     Raises:
         InvalidArgument: another bench is stored here, or another process writes to it.
         BadState: a file is damaged.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], plan: Plan) -> None:
+    def __init__(self, folder: str | os.PathLike[str], plan: Plan, command: str = "") -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = _locked(self.folder / "results.jsonl")
         try:
-            self.config = self._joined(plan)
+            self.config = self._joined(plan, session(command))
             self.records = read_records(self.folder)
             self._mend()
         except BaseException:
@@ -145,7 +147,7 @@ class Store:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _joined(self, plan: Plan) -> Config:
+    def _joined(self, plan: Plan, here: Mapping[str, Any]) -> Config:
         sessions: tuple[Mapping[str, Any], ...] = ()
         if (self.folder / "config.json").exists():
             stored = read_config(self.folder)
@@ -155,7 +157,6 @@ class Store:
                     "Use another --out, or ask for what is stored; methods, problems and seeds may be added."
                 )
             plan, sessions = stored.plan.joined(plan), stored.sessions
-        here = session()
         if not sessions or {**sessions[-1], "started": ""} != {**here, "started": ""}:
             sessions = (*sessions, here)
         config = Config(plan, sessions)
@@ -169,8 +170,8 @@ class Store:
         self._file.truncate(content.rfind(b"\n") + 1)
 
 
-def session() -> dict[str, Any]:
-    """Return when, with what and on what a bench runs."""
+def session(command: str) -> dict[str, Any]:
+    """Return when, by what command, with what and on what a bench runs."""
     from dfo import __version__
     from dfo.random import RNG_VERSION
 
@@ -182,6 +183,7 @@ def session() -> dict[str, Any]:
             continue
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
         "versions": versions,
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count() or 0},
     }

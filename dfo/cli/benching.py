@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -46,7 +48,7 @@ def run_bench(
         check_packages()
     with progress() as watcher:
         try:
-            records = bench(plan, out, workers, watcher)
+            records = bench(plan, out, workers, watcher, shlex.join(["dfo", *sys.argv[1:]]))
         except KeyboardInterrupt:
             watcher.close()
             kept = f" What has ended is stored in {out}; the same command goes on." if out else ""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dfo.bench.budget import Budget
+from dfo.bench.cells import solve
 from dfo.bench.methods import check_method
 from dfo.bench.packs import make
 from dfo.bench.recorder import Recorder
-from dfo.bench.cells import solve
 from dfo.bench.targets import TARGETS
 from dfo.cli.console import Ended, note, say, signalled
 

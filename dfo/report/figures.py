@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ecdf_figure", "look_of", "png", "svg", "values_figure"]
+__all__ = ["BANDS", "ecdf_figure", "look_of", "png", "svg", "values_figure"]
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#8a8f98")
+BANDS = 4
+"""Most methods whose bands are drawn: more of them hide each other."""
 DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1)))
 INK, GRID = "#1b1f23", "#dfe3e8"  # replaced by the page's colours in SVG
 
@@ -58,21 +60,11 @@ def look_of(methods: Sequence[str]) -> dict[str, tuple[str, Any]]:
     return {m: (COLORS[i % len(COLORS)], DASHES[i // len(COLORS) % len(DASHES)]) for i, m in enumerate(methods)}
 
 
-def _axes(figure: Figure, panels: int) -> list[Axes]:
-    """Return a wide panel, and below it rows of up to four small ones for the others."""
-    small, across = panels - 1, min(4, max(panels - 1, 1))
-    rows = -(-small // across)
-    grid = figure.add_gridspec(1 + rows, across, height_ratios=[1.9] + [1.0] * rows)
-    axes = [figure.add_subplot(grid[0, :])]
-    axes += [figure.add_subplot(grid[1 + i // across, i % across], sharey=axes[0]) for i in range(small)]
-    return axes
-
-
 def ecdf_figure(summary: Summary) -> Figure:
     """Draw runtime distributions: share of targets hit against evaluations per variable.
 
-    One line a method, over all problems (with a 95 % bootstrap band) and by dimension; the legend stands in
-    the order of the final shares, which are in it.
+    One line a method, over all problems (up to :data:`BANDS` methods with 95 % bootstrap bands) and by
+    dimension; the legend stands in the order of the final shares, which are in it.
 
     Args:
         summary: of problems with targets.
@@ -83,21 +75,27 @@ def ecdf_figure(summary: Summary) -> Figure:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    parts = list(summary.slices(("all", "dim")))
-    parts = parts[:1] if len(parts) == 2 else parts  # one dimension is all there is
+    whole, *parts = summary.slices(("all", "dim"))
+    parts = parts if len(parts) > 1 else []  # one dimension is all there is
+    rows = -(-len(parts) // 4)
+    across = -(-len(parts) // max(rows, 1))
+    x = _grid(summary)
     with rc_context(_STYLE):  # type: ignore[arg-type]
-        rows = -(-(len(parts) - 1) // 4)
-        figure = Figure(figsize=(8.6, 3.9 + 2.1 * rows), layout="constrained")
-        x = _grid(summary)
-        for i, (ax, part) in enumerate(zip(_axes(figure, len(parts)), parts, strict=True)):
-            _curves(ax, summary, part, x, band=i == 0)
-            ax.set_title("all problems" if part.by == "all" else f"d = {part.value}")
-            if i == 0:
-                ax.set_ylabel("share of targets hit")
-            if i == 0 or i > len(parts) - 5:
-                ax.set_xlabel("evaluations / d")
-            ax.tick_params(labelleft=i == 0 or (i - 1) % 4 == 0)
-        _legend(figure.axes[0], summary)
+        figure = Figure(figsize=(8.6, 3.7 + 2.3 * rows), layout="constrained")
+        heights = [3.7, 2.3 * rows] if rows else [3.7]
+        subfigures: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+        upper, *lower = subfigures[:, 0]
+        main = upper.add_subplot()
+        _curves(main, summary, whole, x)
+        main.set(title="all problems", xlabel="evaluations / d", ylabel="share of targets hit")
+        _legend(main, summary)
+        axes = [main]
+        for i, part in enumerate(parts):
+            ax = lower[0].add_subplot(rows, across, i + 1)
+            _curves(ax, summary, part, x)
+            ax.set(title=f"d = {part.value}", xlabel="evaluations / d" if i >= len(parts) - across else "")
+            axes.append(ax)
+        _shared_height(axes)
         figure.canvas.draw()  # while the style holds
     return figure
 
@@ -108,24 +106,32 @@ def _grid(summary: Summary) -> Floats:
     return np.geomspace(1.0, most, 160)
 
 
-def _curves(ax: Axes, summary: Summary, part: Slice, x: Floats, band: bool) -> None:
+def _shared_height(axes: Sequence[Axes]) -> None:
+    """Let all panels end at the same quarter, just above the highest line."""
+    highest = max(float(np.max(line.get_ydata())) for ax in axes for line in ax.lines)
+    top = min(1.0, np.ceil(highest * 1.04 * 4) / 4)
+    for ax in axes:
+        ax.set_ylim(0.0, max(top, 0.25))
+        ticks = [i / 4 for i in range(5) if i / 4 <= top]
+        ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+
+
+def _curves(ax: Axes, summary: Summary, part: Slice, x: Floats) -> None:
     share, low, high = summary.curves(part.members, x)
-    look = look_of(summary.plan.methods)
+    look, whole = look_of(summary.plan.methods), part.by == "all"
     for i, method in enumerate(summary.plan.methods):
         color, dashes = look[method]
-        if band:
+        if whole and len(share) <= BANDS:
             ax.fill_between(x, low[i], high[i], color=color, alpha=0.09, linewidth=0)
-        width = 1.8 if band else 1.3
+        width = 1.8 if whole else 1.3
         ax.plot(x, share[i], color=color, linestyle=dashes, linewidth=width, solid_capstyle="butt")
     _log_axis(ax, x)
-    ax.set_ylim(0.0, 1.0)
-    ax.set_yticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "", "0.5", "", "1"])
 
 
 def _log_axis(ax: Axes, x: Floats) -> None:
     ax.set_xscale("log")
     ax.set_xlim(x[0], x[-1])
-    ticks = [t for power in range(10) for t in (10**power,) if x[0] <= t <= x[-1]]
+    ticks = [10**power for power in range(12) if x[0] <= 10**power <= x[-1]]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.set_xticks([], minor=True)
 
@@ -162,8 +168,11 @@ def values_figure(summary: Summary) -> Figure:
                 color, dashes = look[method]
                 ax.plot(x, curve, color=color, linestyle=dashes, linewidth=1.6, drawstyle="steps-post")
             _log_axis(ax, x)
-            ax.set_title(visible(problem))
-            ax.set_xlabel("evaluations")
+            early = x < np.sqrt(x[-1])  # first guesses may be far off: they must not set the scale
+            if np.isfinite(later := curves[:, ~early]).any():
+                low, high = float(np.nanmin(later)), float(np.nanmax(later))
+                ax.set_ylim(low - 0.05 * (high - low or 1.0), high + 0.05 * (high - low or 1.0))
+            ax.set(title=visible(problem), xlabel="evaluations")
         figure.axes[0].set_ylabel("best value, median")
         _legend(figure.axes[across - 1], summary)
         figure.canvas.draw()

@@ -9,7 +9,7 @@ from typing import Any
 
 from dfo.bench.store import Config
 from dfo.bench.summary import Summary
-from dfo.report.figures import ecdf_figure, look_of, svg, values_figure
+from dfo.report.figures import BANDS, ecdf_figure, look_of, svg, values_figure
 from dfo.report.tables import Scores, by_function, by_slice, values_table
 from dfo.report.text import number, percent, signed, span, visible
 
@@ -25,7 +25,7 @@ class Row:
 
     method: str
     color: str
-    share: str
+    dashed: bool
     low: float
     high: float
     at: float
@@ -78,7 +78,7 @@ def page(summary: Summary, scores: Scores, config: Config) -> str:
         "failures": summary.failures[:FAILURES],
         "sessions": config.sessions,
         "mixed": len({str(session["versions"]) for session in config.sessions}) > 1,
-        "command": command(summary),
+        "bands": len(plan.methods) <= BANDS,
     }
     return environment.get_template("report.html").render(content)
 
@@ -88,7 +88,9 @@ def facts(summary: Summary) -> str:
     plan, order = summary.plan, summary.order()
     if summary.targeted:
         share = summary.solved(plan.budget).mean(axis=1)[plan.methods.index(order[0])]
-        lead = f"{order[0]} hit the most targets: {percent(float(share))} % within {plan.budget} evaluations per run."
+        lead = (
+            f"{order[0]} hit the most targets: {percent(float(share))}\xa0% within {plan.budget} evaluations per run."
+        )
         tied = summary.tied(order[0])
         return f"{lead} These problems do not tell it apart from {', '.join(tied)}." if tied else lead
     if summary.valued:
@@ -106,7 +108,7 @@ def ranking(summary: Summary, scores: Scores) -> Iterator[Row]:
         yield Row(
             method=method,
             color=look[method][0],
-            share=percent(last.share),
+            dashed=look[method][1] != "solid",
             low=100 * low,
             high=100 * high,
             at=100 * last.share,
@@ -118,11 +120,3 @@ def ranking(summary: Summary, scores: Scores) -> Iterator[Row]:
             cost=number(1e6 * summary.cost(method), 3),
             failed=sum(record.method == method for record in summary.failures),
         )
-
-
-def command(summary: Summary) -> str:
-    """Return the command that runs the grid again; a suite narrowed by hand needs its options besides."""
-    plan = summary.plan
-    methods = ",".join(plan.methods)
-    seeds = f" --seeds {len(plan.seeds)}" if len(plan.seeds) > 1 else ""
-    return f"dfo bench {plan.suite} --methods '{methods}' --budget {plan.budget}{seeds} --baseline '{plan.baseline}'"

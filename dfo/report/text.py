@@ -52,7 +52,9 @@ def span(low: float, high: float, sign: bool = False) -> str:
 
 def number(value: float, digits: int = 4) -> str:
     """Return a number in few digits."""
-    return f"{value:.{digits}g}" if math.isfinite(value) else "-"
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e6 else f"{value:.{digits}g}"
 
 
 def plain(table: Table) -> str:
