@@ -52,7 +52,7 @@ def values_of(raw: Sequence[Any], first: bool = False) -> Values:
     """
     if all(isinstance(v, float) for v in raw):
         f = np.array(raw)
-        if math.isfinite(f.sum()):  # no NaN, no infinity (overflow of the sum goes the slow way)
+        if np.isfinite(f).all():
             return Values(f)
     f = np.empty(len(raw))
     notes: list[tuple[int, str]] = []
@@ -91,10 +91,8 @@ def values_of_array(raw: Any, n: int, first: bool = False) -> Values:
             f" got shape {array.shape} and dtype {array.dtype}. Drop vectorized=True if it takes one point."
         )
     f = np.array(array, dtype=float).reshape(n)
-    if math.isfinite(f.sum()):
-        return Values(f)
     bad = ~np.isfinite(f)
-    return _masked(f, tuple((int(i), f"returned {f[i]}") for i in np.flatnonzero(bad)))
+    return _masked(f, tuple((int(i), f"returned {f[i]}") for i in np.flatnonzero(bad))) if bad.any() else Values(f)
 
 
 def _masked(f: Floats, notes: tuple[tuple[int, str], ...]) -> Values:

@@ -88,9 +88,7 @@ def facts(summary: Summary) -> str:
     plan, order = summary.plan, summary.order()
     if summary.targeted:
         share = summary.solved(plan.budget).mean(axis=1)[plan.methods.index(order[0])]
-        lead = (
-            f"{order[0]} hit the most targets: {percent(float(share))}\xa0% within {plan.budget} evaluations per run."
-        )
+        lead = f"{order[0]} hit the most targets: {percent(float(share))} % within {plan.budget} evaluations per run."
         tied = summary.tied(order[0])
         return f"{lead} These problems do not tell it apart from {', '.join(tied)}." if tied else lead
     if summary.valued:

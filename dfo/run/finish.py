@@ -6,9 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dfo.arrays import Floats, copy, is_array
+from dfo.arrays import Floats, copy, is_array, namespace
 from dfo.batch import Batch, Items, Points
 from dfo.oracles.function import Halted
 from dfo.run.result import STATUS, Result, versions
@@ -27,9 +25,10 @@ def result_of(setup: Setup, session: Session, reserve: int = 0) -> Result:
     if setup.noisy or x is None:
         x, fun, stderr = _recommended(session, reserve, setup)
     status, message = session.status or "finished", session.message
-    if x is None:
-        x = copy(setup.x0) if is_array(setup.x0) else setup.x0
-    if session.nfail and session.nfail >= session.nfev and status not in ("error", "interrupted"):
+    lost = session.nfail > 0 and session.nfail >= session.nfev
+    if x is None or (lost and session.best_x is None):
+        x, fun, stderr = (copy(setup.x0) if is_array(setup.x0) else setup.x0), math.nan, 0.0
+    if lost and status not in ("error", "interrupted"):
         status, message = "all_failed", f"{STATUS['all_failed']} The first {session.note}."
     elif status == "budget":
         message = f"The evaluation budget of {setup.budget} is spent; the lowest value fell last at {session.best_at}."
@@ -65,6 +64,13 @@ def describe(solver: Any) -> str:
     return repr(shown).replace(", space=None", "").replace("space=None", "")
 
 
+def _again(setup: Setup, batch: Batch, session: Session) -> Any:
+    try:
+        return setup.oracle.evaluate(batch, session.memory)[0]
+    except Halted as halt:  # time is over, or the objective raised: the mean of what there is
+        return halt.done
+
+
 def _recommended(session: Session, reserve: int, setup: Setup) -> tuple[Any, float, float]:
     """Return the recommendation, the mean of its re-evaluations and the standard error of that mean."""
     x = session.recommended()
@@ -72,13 +78,8 @@ def _recommended(session: Session, reserve: int, setup: Setup) -> tuple[Any, flo
         return x, (session.best_fun if not setup.noisy else math.nan), 0.0
     status, message = session.status, session.message
     session.budget += reserve
-    batch: Batch = Points(np.stack([x] * reserve)) if isinstance(x, np.ndarray) else Items([x] * reserve)
-    if is_array(x) and not isinstance(x, np.ndarray):
-        batch = Points(x[None].repeat(reserve, 1))
-    try:
-        told: Any = setup.oracle.evaluate(batch, session.memory)[0]
-    except Halted as halt:  # time is over, or the objective raised: the mean of what there is
-        told = halt.done
+    batch: Batch = Points(namespace(x).stack([x] * reserve)) if is_array(x) else Items([x] * reserve)
+    told: Any = _again(setup, batch, session)
     session.count_again(told)
     session.status, session.message = status, message
     f: Floats = told.f[told.valid]

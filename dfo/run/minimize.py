@@ -99,7 +99,7 @@ def minimize(
         budget=budget, seed=seed, batch=batch, workers=workers, noise=noise, timeout=timeout, stop=stop,
         vectorized=vectorized, on_error=on_error,
     )  # fmt: skip
-    checked = validate.check_known(known, setup.space.dim)
+    checked = validate.check_known(known, setup.space)
     return run(setup, checked)
 
 

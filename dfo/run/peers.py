@@ -7,7 +7,7 @@ hard budget, a stop or a failure ends it from inside the objective. Their intern
 are resumed by replay and exempt from the laws about state.
 
 A step of a peer is one of its iterations where it reports them, else one evaluation; hooks are called
-after every evaluation. Where an evaluation failed, the peer sees a wall as high as the worst value so far.
+after every evaluation. Where an evaluation failed, the peer sees a wall above the worst value so far.
 ``options={"restart": True}`` starts a peer that has ended again, from random points, while budget is left.
 
 scipy works in the user's coordinates where these are real numbers; everything else in the encoded ones
@@ -17,6 +17,7 @@ scipy works in the user's coordinates where these are real numbers; everything e
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -73,8 +74,6 @@ PEERS = (*(f"scipy:{name}" for name in (*SCIPY_LOCAL, *SCIPY_GLOBAL)), "pycma", 
 End: TypeAlias = tuple[str, str]
 """Status and sentence with which a peer ends by itself."""
 
-_WALL = 1e20  # what a peer sees of a failure before any value is known
-
 
 def is_peer(method: str) -> bool:
     """Tell whether a name is a peer's.
@@ -125,7 +124,7 @@ class Objective:
         self.violation = 0.0
         self.error: Exception | None = None
         self.guest: Guest | None = None
-        self._worst = -math.inf
+        self._best, self._worst = math.inf, -math.inf
         self._steps: int | None = None
         self._settled = 0
 
@@ -154,10 +153,16 @@ class Objective:
         if self._steps is not None:
             session.nit = self._steps
         value = float(told.f[0])
-        if math.isfinite(value):
-            self._worst = max(self._worst, value)
-            return value
-        return self._worst if math.isfinite(self._worst) else _WALL
+        if not math.isfinite(value):
+            return self._wall()
+        self._best, self._worst = min(self._best, value), max(self._worst, value)
+        return value
+
+    def _wall(self) -> float:
+        """Return what a peer sees of a failure: worse than all values so far, and of their scale."""
+        if self._worst == -math.inf:
+            return 1e20
+        return min(self._worst + max(self._worst - self._best, 1e-3 * abs(self._worst), 1e-9), sys.float_info.max)
 
     def _point(self, x: Any) -> Any:
         point, space = np.array(x, dtype=float).reshape(-1), self.session.encoding.inner

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,23 +49,60 @@ class _View:
     def __call__(self, z: Any) -> float:
         return self.attempt.f(self.full(z))
 
-    def constraints(self, optimize: Any, dicts: bool) -> list[Any]:
-        """Return the user's constraints in scipy's coordinates; without ``dicts`` as objects only."""
+    def folded(self, z: Any) -> float:
+        """Evaluate a point mirrored into the bounds, for methods that know none.
+
+        Unlike a projection this has no flat parts: differences taken across a bound keep their size.
+        """
+        x, low, high = np.array(z, dtype=float), self.lower, self.upper
+        with np.errstate(invalid="ignore"):
+            width = high - low
+            from_low = np.where(np.isfinite(width), (x - low) % (2 * width), np.abs(x - low))
+            inside = low + np.where(np.isfinite(width), np.minimum(from_low, 2 * width - from_low), from_low)
+            x = np.where(np.isfinite(low), inside, np.where(np.isfinite(high), high - np.abs(high - x), x))
+        return self(x)
+
+    def constraints(self, optimize: Any, name: str) -> Sequence[Any]:
+        """Return the user's constraints in scipy's coordinates, in a form that the method takes."""
         given = self.attempt.setup.constraints
         several = list(given) if isinstance(given, (list, tuple)) else [given]
-        if self.plain:
-            return [c if dicts or not isinstance(c, Mapping) else self._object(optimize, c) for c in several]
-        return [self._object(optimize, c) for c in several]
+        if name == "shgo":  # which asks a NonlinearConstraint about an infinite point
+            return [part for c in several for part in _as_dicts(*self._parts(c))]
+        dicts = name != "differential_evolution"
+        keep = [self.plain and (dicts or not isinstance(c, Mapping)) for c in several]
+        return [c if k else optimize.NonlinearConstraint(*self._parts(c)) for c, k in zip(several, keep, strict=True)]
 
-    def _object(self, optimize: Any, c: Any) -> Any:
+    def _parts(self, c: Any) -> tuple[Callable[[Any], Floats], Any, Any]:
+        """Return a constraint as a function of scipy's point between a lower and an upper bound."""
         user = self.attempt.f.user_point
         if isinstance(c, Mapping):
             fun, args, upper = c["fun"], tuple(c.get("args", ())), 0.0 if c["type"] == "eq" else np.inf
-            return optimize.NonlinearConstraint(lambda z: fun(user(self.full(z)), *args), 0.0, upper)
+            return lambda z: to_numpy(fun(user(self.full(z)), *args)), 0.0, upper
         if hasattr(c, "A"):
             matrix = np.atleast_2d(np.asarray(c.A, dtype=float))
-            return optimize.NonlinearConstraint(lambda z: matrix @ to_numpy(user(self.full(z))), c.lb, c.ub)
-        return optimize.NonlinearConstraint(lambda z: c.fun(user(self.full(z))), c.lb, c.ub)
+            return lambda z: matrix @ to_numpy(user(self.full(z))), c.lb, c.ub
+        return lambda z: to_numpy(c.fun(user(self.full(z)))), c.lb, c.ub
+
+
+def _as_dicts(g: Callable[[Any], Floats], lower: Any, upper: Any) -> list[dict[str, Any]]:
+    """Return ``lower <= g(z) <= upper`` in scipy's older form."""
+    lower, upper = np.atleast_1d(lower), np.atleast_1d(upper)
+    if np.array_equal(lower, upper):
+        return [{"type": "eq", "fun": lambda z: np.atleast_1d(g(z)) - lower}]
+    sides = []
+    for sign, bound in ((1.0, lower), (-1.0, upper)):
+        rows = np.isfinite(bound)
+        if rows.any():
+            sides.append({"type": "ineq", "fun": _side(g, sign, bound, rows)})
+    return sides
+
+
+def _side(g: Callable[[Any], Floats], sign: float, bound: Floats, rows: Any) -> Callable[[Any], Floats]:
+    def fun(z: Any) -> Floats:
+        excess: Floats = sign * (np.atleast_1d(g(z)) - bound)
+        return excess if rows.all() else excess[rows]
+
+    return fun
 
 
 def run_scipy(attempt: Attempt) -> End:
@@ -102,13 +139,15 @@ def _local(attempt: Attempt, view: _View, optimize: Any, name: str) -> Any:
     tol = options.pop("tol", None)
     _check(attempt, optimize, name)
     options = {**_defaults(attempt, view, name), **options}
-    bounds = None
-    if view.bounded and name not in _UNBOUNDED:  # for these two, points outside are projected
+    fun, bounds = view.__call__, None
+    if view.bounded and name in _UNBOUNDED:
+        fun = view.folded
+    elif view.bounded:
         inside = bool(((view.lower < view.x0) & (view.x0 < view.upper)).all())
         bounds = optimize.Bounds(view.lower, view.upper, keep_feasible=name == "trust-constr" and inside)
     return optimize.minimize(
-        view, view.x0, method=name, bounds=bounds, tol=tol, options=options, callback=attempt.f.step,
-        constraints=view.constraints(optimize, dicts=True) if attempt.setup.constraints else (),
+        fun, view.x0, method=name, bounds=bounds, tol=tol, options=options, callback=attempt.f.step,
+        constraints=view.constraints(optimize, name) if attempt.setup.constraints else (),
     )  # fmt: skip
 
 
@@ -126,14 +165,19 @@ def _check(attempt: Attempt, optimize: Any, name: str) -> None:
 def _defaults(attempt: Attempt, view: _View, name: str) -> dict[str, Any]:
     """Return the options whose defaults in scipy do not fit this run."""
     options: dict[str, Any] = {SCIPY_LOCAL[name]: attempt.cap}
-    like = attempt.f.session.encoding.start
-    precision = float(namespace(like).finfo(like.dtype).eps)
-    if precision > 1e-12 and name in _DIFFERENCES:  # in single precision, x + 1.5e-8 is x
-        options[_DIFFERENCES[name]] = precision**0.5
+    if name in _DIFFERENCES:
+        options |= _step(attempt, _DIFFERENCES[name])
     quarter = float((view.upper - view.lower).min()) / 4
     if name == "COBYLA" and quarter < 1.0:  # its first steps, of length 1, would leave the box
         options |= {"rhobeg": quarter, "tol": 1e-4 * quarter}
     return options
+
+
+def _step(attempt: Attempt, word: str) -> dict[str, float]:
+    """Return the option for differences where scipy's step does not fit: in single precision, x + 1.5e-8 is x."""
+    like = attempt.f.session.encoding.start
+    precision = float(namespace(like).finfo(like.dtype).eps)
+    return {word: precision**0.5} if precision > 1e-12 else {}
 
 
 # ---------------------------------------------------------------------- the global ones
@@ -148,14 +192,14 @@ def _global(attempt: Attempt, view: _View, optimize: Any, name: str) -> Any:
     if accepted & {"rng", "seed"}:  # "seed" before scipy 1.15
         extra["rng" if "rng" in accepted else "seed"] = np.random.default_rng(attempt.seed)
     if attempt.setup.constraints:
-        extra["constraints"] = view.constraints(optimize, dicts=False)
+        extra["constraints"] = view.constraints(optimize, name)
     if name != "dual_annealing":  # which calls back when it has found a minimum, not after an iteration
         extra["callback"] = attempt.f.step
     if name == "basinhopping":
         tol, inner = extra.pop("tol", None), dict(extra.pop("minimizer_kwargs", {}))
         if view.bounded:
             inner = {"method": "L-BFGS-B", "bounds": optimize.Bounds(view.lower, view.upper), **inner}
-        return fun(view, **extra, minimizer_kwargs={"tol": tol, **inner})
+        return fun(view, **extra, minimizer_kwargs={"tol": tol, "options": _step(attempt, "eps"), **inner})
     if not np.isfinite([view.lower, view.upper]).all():
         raise InvalidArgument(f"scipy's {name} needs finite bounds for every variable. Pass bounds=[(low, high), ...].")
     return fun(view, list(zip(view.lower, view.upper, strict=True)), **extra)

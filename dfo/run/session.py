@@ -138,15 +138,19 @@ class Session:
         """
         done = 0 if self._partial is None else len(self._partial.f)
         n, room = len(batch), math.floor((self.budget - self.spent) / self.price)
-        if n - done > room:
-            if room > 0 and "values" in self.oracle.gives:  # nobody could use the ranking of a prefix
-                self._keep(self._answer(batch.part(done, done + room)))
+        cut = n - done > room
+        if cut and (room <= 0 or "values" not in self.oracle.gives):  # nobody could use the ranking of a prefix
             self.end("budget", f"The evaluation budget of {self.budget} is spent.")
             return None
+        asked = batch.part(done, done + room) if cut else batch.part(done, n) if done else batch
         try:
-            told = self._answer(batch.part(done, n) if done else batch)
+            told = self._answer(asked)
         except Halted as halt:
-            self._halted(batch.part(done, n), halt)
+            self._halted(asked, halt)
+            return None
+        if cut:
+            self._keep(told)
+            self.end("budget", f"The evaluation budget of {self.budget} is spent.")
             return None
         if self._partial is not None and isinstance(told, Values):
             told, self._partial = self._partial.joined(told), None

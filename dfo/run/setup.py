@@ -95,6 +95,8 @@ def resolve(
     """Judge every argument of :func:`minimize` and return what they mean together."""
     space, start = validate.space_and_start(x0, bounds)
     key = Key.of(seed)
+    validate.check_positive("tol", tol)
+    validate.check_noise(noise)
     peer = isinstance(method, str) and method != "auto" and is_peer(method)
     extra, options = _split(options, peer)
     granted = validate.check_budget(extra.get("budget", budget))

@@ -13,7 +13,17 @@ from dfo.arrays import Array, is_array, is_torch, to_numpy
 from dfo.errors import InvalidArgument, InvalidType, short, unknown
 from dfo.spaces import Box, Choice, Float, Free, Int, Named, Text
 
-__all__ = ["bounds_of", "check_budget", "check_count", "check_known", "options_for", "space_and_start", "violation_of"]
+__all__ = [
+    "bounds_of",
+    "check_budget",
+    "check_count",
+    "check_known",
+    "check_noise",
+    "check_positive",
+    "options_for",
+    "space_and_start",
+    "violation_of",
+]
 
 UserSpace = Free | Box | Named | Text
 
@@ -34,6 +44,32 @@ def check_count(name: str, value: Any, least: int) -> int | None:
     if value == math.inf or value < least:
         raise InvalidArgument(f"{name}: expected a finite integer >= {least}, got {value!r}.")
     return int(value)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Refuse an argument that is neither None nor a positive finite number.
+
+    Raises:
+        InvalidType: it is no number.
+        InvalidArgument: it is NaN, infinite, zero or negative.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InvalidType(f"{name}: expected a positive number, got {short(value)}.")
+    if not 0 < value < math.inf:
+        raise InvalidArgument(f"{name}: expected a positive finite number, got {value!r}.")
+
+
+def check_noise(noise: Any) -> None:
+    """Refuse a ``noise`` that is neither None, nor a bool, nor a standard deviation.
+
+    Raises:
+        InvalidType: it is something else.
+        InvalidArgument: it is NaN, infinite or negative.
+    """
+    if noise is not None and not isinstance(noise, (bool, np.bool_)) and noise != 0:
+        check_positive("noise", noise)
 
 
 def check_budget(value: Any) -> int | None:
@@ -177,11 +213,11 @@ def options_for(cls: type, options: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(options)
 
 
-def check_known(known: Any, dim: int) -> tuple[Sequence[Any], np.ndarray[Any, np.dtype[np.float64]]] | None:
+def check_known(known: Any, space: UserSpace) -> tuple[Sequence[Any], np.ndarray[Any, np.dtype[np.float64]]] | None:
     """Return points and values that were known before the run, without the unusable ones.
 
     Raises:
-        InvalidArgument: not a pair of as many points as values.
+        InvalidArgument: not a pair of as many points as values, or a point outside the space.
     """
     if known is None:
         return None
@@ -195,10 +231,22 @@ def check_known(known: Any, dim: int) -> tuple[Sequence[Any], np.ndarray[Any, np
         ) from None
     if count != values.size:
         raise InvalidArgument(f"known: expected as many points as values, got {count} and {values.size}.")
-    if count and is_array(points) and tuple(points.shape) != (count, dim):
-        raise InvalidArgument(f"known: expected points of shape ({count}, {dim}), got {tuple(points.shape)}.")
+    if isinstance(space, (Free, Box)):
+        points = [_known_vector(p, i) for i, p in enumerate(points)]
+    for i, p in enumerate(points):
+        if not space.contains(p):
+            raise InvalidArgument(f"known: point {i}, {short(p)}, is not a point of {short(space)}.")
     usable = np.isfinite(values)
     return [p for p, ok in zip(points, usable, strict=True) if ok], values[usable]
+
+
+def _known_vector(point: Any, i: int) -> Array:
+    if is_torch(point):
+        return point  # type: ignore[no-any-return]
+    try:
+        return np.array(point, dtype=float)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"known: expected vectors of numbers, but point {i} is {short(point)}.") from None
 
 
 def violation_of(constraints: Any) -> Callable[[Any], float] | None:

@@ -368,12 +368,12 @@ def _member_weights(r: Rates, merit: Floats, Z: Any) -> tuple[Any, Any, float, b
 
 def _window(d: int, population: int) -> int:
     """Return over how many generations equal values mean convergence."""
-    return 10 + math.ceil(30 * d / population)
+    return min(10 + math.ceil(30 * d / population), 2000)
 
 
 def _patience(d: int, population: int) -> int:
     """Return how many generations without progress end a run; the tenth of its age if that is more."""
-    return 10 + math.ceil(10 * d**1.5 / population)
+    return min(10 + math.ceil(10 * d * math.sqrt(d) / population), 2000)
 
 
 def _level(s: CMAState) -> float:

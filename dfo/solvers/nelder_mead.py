@@ -200,6 +200,8 @@ class NelderMead(Staged):
         s = replace(s, stage=stage, step=s.step + 1)
         if stage != "reflect":
             return s
+        if not math.isfinite(s.merit[0]) and self.restarts:  # every vertex failed: somewhere else
+            return self._restart(s)
         spread = abs(s.simplex[1:] - s.simplex[0])
         low, high = s.merit[0], s.merit[-1]
         flat = not math.isfinite(low) or bool(high - low <= self.ftol + 4 * np.finfo(float).eps * abs(low))

@@ -17,6 +17,7 @@ import numpy as np
 from dfo.arrays import Array, as_like, copy, namespace
 from dfo.batch import Batch, Items, Points
 from dfo.components.ranking import merits
+from dfo.errors import InvalidArgument
 from dfo.feedback import Feedback
 from dfo.protocols import CONSTRAINTS, Task
 from dfo.random import Key, normal, uniform
@@ -46,6 +47,9 @@ class RandomSearch:
         batch: points per step; 64 by default, which changes no point, only how often hooks are called.
         space: where to search; filled in by the run.
 
+    Raises:
+        InvalidArgument: a number that is not positive.
+
     Example:
         >>> import dfo
         >>> dfo.minimize(lambda x: float(x @ x), [2.0, 2.0], method="random", budget=300).nfev
@@ -60,6 +64,11 @@ class RandomSearch:
     needs: ClassVar[frozenset[str]] = frozenset({"ranking"})
     handles: ClassVar[frozenset[str]] = frozenset({CONSTRAINTS})
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance"})
+
+    def __post_init__(self) -> None:
+        for name, value in (("radius", self.radius), ("decades", self.decades), ("batch", self.batch)):
+            if value is not None and not 0 < value < 1e150:
+                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
 
     def plan(self, task: Task) -> RandomSearch:
         """Take the space and the batch from the task."""

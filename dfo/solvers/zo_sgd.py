@@ -126,8 +126,8 @@ class ZOSGD(Staged):
         distribution(self.directions)
         for name in ("lr", "radius", "samples", "limit", "eps", "period", "minibatches"):
             value = getattr(self, name)
-            if value is not None and not (0 < value < math.inf):
-                raise InvalidArgument(f"{name}: expected a positive finite number, got {value!r}.")
+            if value is not None and not 0 < value < 1e150:
+                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
 
     def plan(self, task: Task) -> ZOSGD:
         """Fill in the number of directions, the smoothing (with noise) and the space."""
