@@ -160,7 +160,6 @@ class ByMember:
         return Values(np.array([sum(float((b * b).sum()) for b in member.values()) for member in members])), memory
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="Session.user_point takes every Perturbations for an array")
 def test_the_same_solver_breeds_points_in_named_blocks(begin, reloaded):
     loop = begin(SeedChainGA(), ByMember(), {"weight": np.ones((3, 2)), "bias": np.ones(3)}, steps=6)
     loop.go()

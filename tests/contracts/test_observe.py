@@ -142,7 +142,6 @@ def test_what_one_finds_the_other_goes_on_from(seed, bounds):
     assert len(set(lowest)) > 3
 
 
-@pytest.mark.xfail(strict=True, reason="RandomSearch has no observe: it recommends the best of its own points only")
 def test_random_search_remembers_what_it_observes():
     solver = planned(PAIR).members[1]
     state = solver.observe(solver.init(START, Key(0)), np.array([GUESS]), np.array([1.0]))

@@ -210,7 +210,6 @@ def test_more_than_eight_at_once_is_refused():
         dfo.minimize(Judge(), np.ones(3), method=AskTwelve(), budget=100)
 
 
-@pytest.mark.xfail(strict=True, reason="Session._in_pieces asks the first eight before it refuses the twelve")
 def test_more_than_eight_at_once_is_refused_before_anybody_is_asked():
     judge = Counting()
     with pytest.raises(dfo.errors.IncompatibleOracle):
@@ -218,7 +217,6 @@ def test_more_than_eight_at_once_is_refused_before_anybody_is_asked():
     assert judge.shown is None
 
 
-@pytest.mark.xfail(strict=True, reason="Session.evaluate asks for the ranking of a prefix, which nobody can use")
 def test_a_question_that_the_budget_cuts_is_not_asked():
     judge = Counting()
     dfo.minimize(judge, np.ones(5), method="cma", budget=20)

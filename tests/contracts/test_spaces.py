@@ -136,9 +136,6 @@ def test_membership(space, inside, outside):
     assert [space.contains(x) for x in outside] == [False] * len(outside)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=(ValueError, OverflowError), reason="Int.contains takes int() of NaN and infinity"
-)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_no_number_is_no_integer(value):
     assert not Int(1, 8).contains(value)
