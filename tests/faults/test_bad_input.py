@@ -29,7 +29,7 @@ I23    1,000,000 variables                  the same
 I24    initial step 0                       refused
 I25    initial step -1                      refused
 I26    initial step NaN                     refused
-I27    initial step 1e300                   refused, or works
+I27    initial step 1e300                   refused
 I28    x0 of integers                       works in double precision
 I29    x0 in single precision               works
 I30    x0 a list                            works
@@ -57,7 +57,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import METHODS, OPTIMUM, PEERS, Ledger
+from ledger import METHODS, OPTIMUM, PEERS, Ledger
 
 import dfo
 from dfo.errors import BadObjective, InvalidArgument, InvalidType, ProblemTooLarge, UnknownName
@@ -221,10 +221,7 @@ def test_initial_step(method, row, step, ledger):
 
 @ours
 def test_i27_huge_step(method, ledger):
-    if method in ("random", "zo-sgd"):
-        good(method, ledger, options={STEP[method]: 1e300})
-    else:
-        refused(method, ledger, InvalidArgument, (STEP[method], r"1e\+300"), {"options": {STEP[method]: 1e300}})
+    refused(method, ledger, InvalidArgument, (STEP[method], r"1e\+300"), {"options": {STEP[method]: 1e300}})
 
 
 STARTS = {
@@ -298,10 +295,7 @@ def test_shapes_of_objectives(method, row):
 @every
 @pytest.mark.parametrize(("row", "scale"), [("I39", 1e308), ("I40", 1e-300)])
 def test_scales_of_x(method, row, scale):
-    optimum = OPTIMUM * scale
-
-    ledger = Ledger()
-    ledger.true = lambda x: float(((np.asarray(x) / scale - optimum / scale) ** 2).sum())
+    ledger = Ledger(scale=scale)
     wide = [(-scale * 1.5, scale * 1.5)] * 3 if row == "I39" else [(-2 * scale, 2 * scale)] * 3
     res = good(method, ledger, x0=np.array(X0) * scale, bounds=wide)
     if method in SOLVERS:
@@ -369,7 +363,7 @@ REFUSED = {
     "I43 constraint fun": ({"constraints": {"type": "eq"}}, InvalidArgument, ("constraints", "eq")),
     "I43 known number": ({"known": 3}, InvalidArgument, ("known", "3")),
     "I43 known lengths": ({"known": ([X0, X0], [1.0])}, InvalidArgument, ("known", "2", "1")),
-    "I43 known shape": ({"known": (np.ones((2, 4)), [1.0, 2.0])}, InvalidArgument, ("known", r"\(2, 3\)", r"\(2, 4\)")),
+    "I43 known shape": ({"known": (np.ones((2, 4)), [1.0, 2.0])}, InvalidArgument, ("known", r"1\., 1\., 1\., 1\.")),
     "I43 known texts": ({"known": ([X0], ["low"])}, InvalidArgument, ("known", "low")),
     "I43 known points": ({"known": (["abc"], [1.0])}, (InvalidType, InvalidArgument), ("known", "abc")),
     "I43 known outside": ({"known": ([[9.0, 0, 0]], [1.0])}, (InvalidType, InvalidArgument), ("known", "9")),

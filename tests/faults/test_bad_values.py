@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from conftest import METHODS, OPTIMUM, Ledger
+from ledger import METHODS, OPTIMUM, Ledger
 
 import dfo
 from dfo.errors import BadObjective, EvaluationWarning
