@@ -1,7 +1,7 @@
 """A solver of your own: three short functions over a state. The page "Add a solver" explains every line."""
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class ShrinkingBox:
     population: int = 8
     factor: float = 0.7
 
-    needs: ClassVar[frozenset[str]] = frozenset({"values"})
+    needs = frozenset({"values"})
 
     def init(self, x0, key):
         """Return the state before the first question."""
@@ -44,8 +44,7 @@ class ShrinkingBox:
     def tell(self, s, batch, told):
         """Move to a better point, or shrink the box."""
         merit = merits(told)
-        best = int(merit.argmin())
-        s = replace(s, step=s.step + 1)
+        best, s = int(merit.argmin()), replace(s, step=s.step + 1)
         if merit[best] < s.merit:
             return replace(s, x=batch.member(best), merit=float(merit[best]))
         return replace(s, width=self.factor * s.width)
