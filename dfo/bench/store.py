@@ -108,8 +108,11 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str], plan: Plan, command: str = "") -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = _locked(self.folder / "results.jsonl")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = _locked(self.folder / "results.jsonl")
+        except OSError as error:
+            raise InvalidArgument(f"{folder}: expected a directory to write to ({error.strerror or error}).") from None
         try:
             self.config = self._joined(plan, session(command))
             self.records = read_records(self.folder)

@@ -136,10 +136,24 @@ def report(
 @app.command()
 def check(
     name: Annotated[str, typer.Argument(help="Name of a solver or of a problem.")],
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time granted: more of it tries more cases.")] = 10.0,
     json: Json = False,
 ) -> None:
     """Check a solver or a problem against the laws that it has to keep."""
     from dfo.cli.checking import check_subject
 
     with guarded():
-        check_subject(name, json)
+        check_subject(name, seconds, json)
+
+
+@app.command()
+def measure(
+    name: Annotated[str, typer.Argument(help="One of cma-medians, overhead, zo-sgd.")],
+    out: Annotated[str | None, typer.Option(help="Write the record to this JSON file.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure published figures again; exit with 1 if one is not reached."""
+    from dfo.cli.measuring import run_measure
+
+    with guarded():
+        run_measure(name, out, json)

@@ -12,7 +12,7 @@ from dfo.errors import unknown
 __all__ = ["check_subject"]
 
 
-def check_subject(name: str, json: bool) -> None:
+def check_subject(name: str, seconds: float, json: bool) -> None:
     """Check the solver or the problem of this name, and print how it stands before each law.
 
     Raises:
@@ -21,7 +21,7 @@ def check_subject(name: str, json: bool) -> None:
     """
     from dfo.solvers import SOLVERS
 
-    report = _report(name, SOLVERS)
+    report = _report(name, seconds, SOLVERS)
     if json:
         print_json({"subject": report.subject, "outcomes": [asdict(outcome) for outcome in report.outcomes]})
     else:
@@ -33,12 +33,12 @@ def check_subject(name: str, json: bool) -> None:
         raise Ended(1)
 
 
-def _report(name: str, solvers: Any) -> Any:
+def _report(name: str, seconds: float, solvers: Any) -> Any:
     from dfo.testing import check_problem, check_solver
 
     if name in solvers:
-        return check_solver(name)
+        return check_solver(name, seconds=seconds)
     if any(name.startswith(f"{pack}-") for pack in packs()):
-        return check_problem(make(name))
+        return check_problem(make(name), seconds=seconds)
     examples = [example for pack in packs().values() for example in pack.select()[:1]]
     raise unknown("solver or problem", name, [*solvers, *examples])

@@ -285,6 +285,28 @@ def test_values_without_optimum_are_reported(tmp_path):
     assert "Best values" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_bench_in_which_nothing_worked_says_so(tmp_path):
+    suite = odd_suite(tmp_path, "dies")
+    done = dfo("bench", suite, "--methods", "random", "--out", tmp_path / "out", code=1, paths=[SUPPORT])
+    assert "exit status 3" in done.stderr
+    assert "Left out: 1 problems" in done.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "No problem has been run by every method yet" in page
+    assert "WorkerDied" in page
+
+
+def test_one_method_on_one_problem_is_enough(tmp_path):
+    done = dfo("bench", "quick", "--methods", "random", "--functions", "sphere", "--dims", "2", "--out", tmp_path / "o")
+    assert "random" in done.stdout
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = dfo("bench", "quick", "--methods", "random", "--out", tmp_path / "file", code=2)
+    assert "expected a directory" in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_report_of_nothing_is_refused(tmp_path):
     assert "no bench is stored here" in dfo("report", tmp_path, code=2).stderr
 
@@ -294,6 +316,6 @@ def test_report_of_nothing_is_refused(tmp_path):
 
 def test_check():
     pytest.importorskip("hypothesis")
-    done = dfo("check", "classic-sphere-d02")
+    done = dfo("check", "classic-sphere-d02", "--seconds", "0.5")
     assert "passed" in done.stdout
     assert "classic-sphere-d02" in dfo("check", "clasic-sphere-d02", code=2).stderr

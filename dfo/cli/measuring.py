@@ -1,0 +1,30 @@
+"""``dfo measure``: figures to reach, measured again."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+
+import typer
+
+__all__ = ["run_measure"]
+
+
+def run_measure(name: str, out: str | None, json: bool) -> None:
+    """Run a measure, print its rows, write its record; exit with 1 if a figure is not reached."""
+    from dfo.bench.measures import measure
+
+    record = measure(name)
+    text = json_module.dumps(record, indent=1)
+    if out is not None:
+        path = Path(out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+    if json:
+        typer.echo(text)
+    else:
+        for row in record["rows"]:
+            verdict = "holds" if row["holds"] else "FAILS"
+            typer.echo(f"{verdict}  {row['measured']:>10.4g}  (expected {row['expected']})  {row['claim']}")
+    if not all(row["holds"] for row in record["rows"]):
+        raise typer.Exit(1)
