@@ -22,9 +22,8 @@ __all__ = ["run_scipy"]
 
 _CONSTRAINED = ("COBYLA", "COBYQA", "SLSQP", "trust-constr", "differential_evolution", "shgo")
 _UNBOUNDED = ("CG", "BFGS")
-_DIFFERENCES = {"CG": "eps", "BFGS": "eps", "L-BFGS-B": "eps", "TNC": "eps", "SLSQP": "eps"} | {
-    "trust-constr": "finite_diff_rel_step"
-}
+_DIFFERENCES = dict.fromkeys(("CG", "BFGS", "L-BFGS-B", "TNC", "SLSQP"), "eps")
+_DIFFERENCES["trust-constr"] = "finite_diff_rel_step"
 _OURS = {"func", "args", "bounds", "callback", "constraints", "rng", "seed", "vectorized", "workers", "x0"}
 
 
@@ -48,19 +47,6 @@ class _View:
 
     def __call__(self, z: Any) -> float:
         return self.attempt.f(self.full(z))
-
-    def folded(self, z: Any) -> float:
-        """Evaluate a point mirrored into the bounds, for methods that know none.
-
-        Unlike a projection this has no flat parts: differences taken across a bound keep their size.
-        """
-        x, low, high = np.array(z, dtype=float), self.lower, self.upper
-        with np.errstate(invalid="ignore"):
-            width = high - low
-            from_low = np.where(np.isfinite(width), (x - low) % (2 * width), np.abs(x - low))
-            inside = low + np.where(np.isfinite(width), np.minimum(from_low, 2 * width - from_low), from_low)
-            x = np.where(np.isfinite(low), inside, np.where(np.isfinite(high), high - np.abs(high - x), x))
-        return self(x)
 
     def constraints(self, optimize: Any, name: str) -> Sequence[Any]:
         """Return the user's constraints in scipy's coordinates, in a form that the method takes."""
@@ -139,14 +125,12 @@ def _local(attempt: Attempt, view: _View, optimize: Any, name: str) -> Any:
     tol = options.pop("tol", None)
     _check(attempt, optimize, name)
     options = {**_defaults(attempt, view, name), **options}
-    fun, bounds = view.__call__, None
-    if view.bounded and name in _UNBOUNDED:
-        fun = view.folded
-    elif view.bounded:
+    bounds = None
+    if view.bounded and name not in _UNBOUNDED:  # for these two, points outside are projected
         inside = bool(((view.lower < view.x0) & (view.x0 < view.upper)).all())
         bounds = optimize.Bounds(view.lower, view.upper, keep_feasible=name == "trust-constr" and inside)
     return optimize.minimize(
-        fun, view.x0, method=name, bounds=bounds, tol=tol, options=options, callback=attempt.f.step,
+        view, view.x0, method=name, bounds=bounds, tol=tol, options=options, callback=attempt.f.step,
         constraints=view.constraints(optimize, name) if attempt.setup.constraints else (),
     )  # fmt: skip
 
@@ -167,6 +151,9 @@ def _defaults(attempt: Attempt, view: _View, name: str) -> dict[str, Any]:
     options: dict[str, Any] = {SCIPY_LOCAL[name]: attempt.cap}
     if name in _DIFFERENCES:
         options |= _step(attempt, _DIFFERENCES[name])
+    if name in _UNBOUNDED and view.bounded:  # a difference across the bound would be taken on a flat part
+        step = options.get("eps", 1.5e-8)
+        options["eps"] = np.where(view.x0 + step > view.upper, -step, step)
     quarter = float((view.upper - view.lower).min()) / 4
     if name == "COBYLA" and quarter < 1.0:  # its first steps, of length 1, would leave the box
         options |= {"rhobeg": quarter, "tol": 1e-4 * quarter}
