@@ -286,7 +286,7 @@ def measure(name: str) -> dict[str, Any]:
         "summary": (MEASURES[name].__doc__ or "").strip().splitlines()[0],
         "command": f"dfo measure {name}",
         "seconds": round(time.perf_counter() - began, 1),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "versions": versions(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": {**versions(), "python": platform.python_version()},
         "rows": [asdict(row) for row in rows],
     }
