@@ -48,6 +48,7 @@ class Cases:
 
     def __init__(self, seconds: float, most: int = 30) -> None:
         self.until, self.most, self.tried = time.monotonic() + seconds, most, 0
+        self.remark = ""  # what the report says beside a law that holds
         self._failing: dict[str, BaseException] = {}
         self._last = ""
 
@@ -195,4 +196,4 @@ def _outcome(one: Law, build: Callable[[Cases], Any], cases: Cases) -> Outcome:
     except Exception as error:
         status, message = "failed", _sentence(error)
     seconds = time.monotonic() - began
-    return Outcome(one.name, status, message, max(1, cases.tried), seconds, one.states)  # type: ignore[arg-type]
+    return Outcome(one.name, status, message or cases.remark, max(1, cases.tried), seconds, one.states)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
-"""Every registered solver keeps the laws that apply to it, on every array library at hand."""
+"""Every registered solver keeps the laws that apply to it, on every array library at hand, in every stage."""
 
 import pytest
 
+import dfo
 from dfo.solvers import SOLVERS, solver_class
 from dfo.testing import SOLVER_LAWS, check_solver
 
@@ -30,6 +31,53 @@ def test_laws(name, library, device):
     }
 
 
+VARIANTS = {
+    "cma": [{"restarts": "none"}, {"restarts": "ipop", "population": 4}, {"restarts": "same", "ftol": 0.5}],
+    "nelder-mead": [{"restarts": False}, {"xtol": 0.1, "ftol": 0.5}],
+    "random": [{"batch": 3, "decades": 0.5}],
+    "sep-cma": [{"restarts": "same", "ftol": 0.5}],
+    "zo-sgd": [
+        {"rule": "conservative"},
+        {"rule": "svrg", "period": 3, "minibatches": 2},
+        {"rule": "momentum", "scheme": "forward", "directions": "gaussian"},
+        {"rule": "adam", "scheme": "one-point", "directions": "rademacher"},
+        {"rule": "amsgrad", "scheme": "residual", "directions": "orthogonal", "lr": 1e-3},
+        {"rule": "sign", "directions": "coordinate", "filter": "clip"},
+        {"directions": "sparse", "filter": "standardized", "decay": 0.5},
+    ],
+}
+"""Configurations that take a solver where its defaults do not go: other rules, restarts within a few steps."""
+
+ALWAYS = [name for name, law in SOLVER_LAWS.items() if not law.declared]
+
+
+def variants():
+    for name, several in VARIANTS.items():
+        for options in several:
+            yield pytest.param(name, options, id=f"{name}-{'-'.join(map(str, options.values()))}")
+
+
+@pytest.mark.parametrize(("name", "options"), list(variants()))
+def test_laws_of_other_configurations(name, options):
+    check_solver(solver_class(name)(**options), seconds=1.0, laws=ALWAYS).raise_if_failed()
+
+
+def test_runs_are_resumed_in_every_stage_of_every_solver():
+    for name in SOLVERS:
+        cls = solver_class(name)
+        reached = set()
+        for options in [{}, *VARIANTS.get(name, [])]:
+            report = check_solver(cls(**options), seconds=0.5, laws=["resume"])
+            report.raise_if_failed()
+            reached |= set(report["resume"].message.removeprefix("in the stages ").split(", ")) - {""}
+        assert reached == set(getattr(cls, "stages", ()))
+
+
 @pytest.mark.parametrize("name", SOLVERS)
 def test_declared_laws_exist(name):
     assert set(solver_class(name).laws) <= {law for law, entry in SOLVER_LAWS.items() if entry.declared}
+
+
+def test_a_bounded_solver_keeps_the_laws_where_it_may_not_move_freely():
+    report = check_solver(dfo.CMA(sigma=1e3), laws=["bounds", "failures", "budget"], seconds=2.0)
+    report.raise_if_failed()
