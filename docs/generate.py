@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import dfo
+import dfo_problems
 from dfo.errors import ProblemTooLarge
 from dfo.protocols import CONSTRAINTS, Task
 from dfo.solvers import SOLVERS, solver_class
@@ -34,6 +35,7 @@ ROOMS = {
     "dfo.report": "Reports",
     "dfo.testing": "Conformance tests",
     "dfo.cli": "Command line",
+    "dfo_problems": "Problem packs",
     "dfo": "Foundations",
 }
 """Groups of the module index, in order; the longest prefix of a module's name decides."""
@@ -67,9 +69,13 @@ def write_all(docs: Path) -> None:
 
 
 def modules() -> list[str]:
-    """Return the dotted names of every public module of the package but ``dfo`` itself."""
-    found = [info.name for info in pkgutil.walk_packages(dfo.__path__, "dfo.", onerror=lambda name: None)]
-    return sorted(name for name in found if not any(part.startswith("_") for part in name.split(".")))
+    """Return the dotted names of every public module of both packages but ``dfo`` itself."""
+    found = [info.name for package in (dfo, dfo_problems) for info in _inside(package)]
+    return sorted(["dfo_problems", *(n for n in found if not any(part.startswith("_") for part in n.split(".")))])
+
+
+def _inside(package: Any) -> Iterable[pkgutil.ModuleInfo]:
+    return pkgutil.walk_packages(package.__path__, f"{package.__name__}.", onerror=lambda name: None)
 
 
 def undocumented(docs: Path) -> list[str]:
@@ -87,9 +93,17 @@ def module_index() -> str:
     parts = []
     for room, title in ROOMS.items():
         if rooms[room]:
+            rows = [(f"[{name}](/reference/_generated/{name}.md)", summary(name)) for name in rooms[room]]
             lines = "\n".join(f"{name} </reference/_generated/{name}>" for name in rooms[room])
-            parts.append(f"## {title}\n\n```{{toctree}}\n:maxdepth: 1\n\n{lines}\n```\n")
+            toctree = f"```{{toctree}}\n:hidden:\n\n{lines}\n```\n"
+            parts.append(f"## {title}\n\n{markdown(('module', 'what it holds'), rows)}\n{toctree}")
     return "\n".join(parts)
+
+
+def summary(name: str) -> str:
+    """Return the first sentence of a module's docstring, with code marked the way Markdown does."""
+    first = (importlib.import_module(name).__doc__ or "").strip().partition("\n\n")[0]
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", " ".join(first.split())).replace("``", "`").removesuffix("::")
 
 
 def module_page(name: str) -> str:
@@ -261,6 +275,7 @@ def _commands(command: Any, path: str) -> list[str]:
     rows = [(f"`{_usage(a)}`", getattr(a, "help", "") or "", "") for a in arguments]
     rows += [(f"`{', '.join(o.opts)}`", o.help or "", _default(o)) for o in options]
     text = "\n\n".join(" ".join(part.split()) for part in (command.help or "").split("\n\n"))
+    text = re.sub(r"(?<!`)--\w+", r"`\g<0>`", text)
     return [f"## {path}\n", f"```text\n{usage}\n```\n", f"{text}\n", markdown(("option", "meaning", "default"), rows)]
 
 
