@@ -24,6 +24,15 @@ SIZE = 10_000_000
 MIB = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Torch's threads wait for each other in a busy loop, which a shared machine does not forgive."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def weights(like="numpy"):
     """Return ten million zeros in three blocks: 80 MB in double precision, 40 MB in single."""
     if like == "torch":
