@@ -39,7 +39,8 @@ def bench(
     Args:
         plan: what to run.
         out: a directory to store the runs in, and to go on from; None keeps them in memory.
-        workers: processes; 0 runs in this one. The number changes no result.
+        workers: processes, of which each computes on one thread, so that their number changes no result; 0
+            runs in this process, whose threads may change the last digit of a method's linear algebra.
         watcher: hears of every run that ends.
         command: what the user typed, for the report.
 

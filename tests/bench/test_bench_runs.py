@@ -108,12 +108,18 @@ def test_records_survive_their_line():
 # ---------------------------------------------------------------------- whole benches
 
 
-def test_equal_plans_give_equal_records_whatever_the_number_of_workers(plan, tmp_path):
+def test_equal_plans_give_equal_records_whatever_the_number_of_workers(plan, tmp_path, capfd):
     grid = plan(["bowl", "nan", "prints"], ["random", "cma", "scipy:SLSQP"], dims=(2, 3), seeds=(0, 1))
-    alone = bench(grid, workers=0)
-    assert timeless(bench(grid, tmp_path / "out", workers=2)) == timeless(alone)
-    assert [r.cell for r in alone] == grid.cells()
-    assert len({r.hits for r in alone if r.method == "random"}) > 2  # seeds and problems differ
+    records = bench(grid, workers=1)
+    assert timeless(bench(grid, tmp_path / "out", workers=2)) == timeless(records)
+    assert [r.cell for r in records] == grid.cells()
+    assert len({r.hits for r in records if r.method == "random"}) > 2  # seeds and problems differ
+    assert "noise on standard output" in capfd.readouterr().err  # what problems print is not lost
+
+
+def test_cells_of_this_process_are_those_of_a_worker(plan):
+    grid = plan(["bowl", "nan"], ["random", "cma"])
+    assert timeless(bench(grid, workers=0)) == timeless(bench(grid, workers=1))
 
 
 def test_a_cell_that_raises_is_recorded_and_the_others_go_on(plan):
