@@ -42,6 +42,9 @@ ROOMS = {
 
 LARGEST = 10**7
 
+FACTS = ("command", "date", "seconds", "machine", "versions")
+"""Keys of a stored result that say how it was made."""
+
 
 def write_all(docs: Path) -> None:
     """Write every generated page below ``docs``; pages whose text is unchanged are not touched."""
@@ -192,14 +195,14 @@ def _plans(solver: Any, dim: int) -> bool:
 def benchmark_tables(files: Iterable[Path]) -> str:
     """Return a section for each stored result, or a sentence when there is none yet."""
     sections = [_section(path) for path in files]
-    return "\n".join(sections) or "No measured results are stored yet. `make full` writes them.\n"
+    return "\n".join(sections) or "No measured results are stored yet.\n"
 
 
 def _section(path: Path) -> str:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         content = {"tables": [content]}
-    title = content.get("title") or path.stem.replace("-", " ").replace("_", " ").capitalize()
+    title = content.get("title") or str(content.get("name") or path.stem).replace("_", "-")
     parts = [f"## {title}", ""]
     if content.get("summary"):
         parts += [str(content["summary"]), ""]
@@ -207,7 +210,7 @@ def _section(path: Path) -> str:
         if table.get("title"):
             parts += [f"**{table['title']}**", ""]
         parts += [markdown(table["columns"], table["rows"]), ""]
-    facts = [(word, content[word]) for word in ("command", "date", "machine", "versions") if content.get(word)]
+    facts = [(word, content[word]) for word in FACTS if content.get(word)]
     parts += [f"- {word}: {_fact(value)}" for word, value in facts]
     return "\n".join([*parts, ""])
 
@@ -220,8 +223,9 @@ def _tables(content: dict[str, Any]) -> list[dict[str, Any]]:
         several = content["tables"]
         pairs = several.items() if isinstance(several, dict) else [(None, table) for table in several]
         return [one for title, table in pairs for one in _table(title, table)]
-    skipped = ("title", "summary", "command", "date", "machine", "versions", "schema")
-    return [one for name, value in content.items() if name not in skipped for one in _table(name, value)]
+    skipped = ("title", "name", "summary", "schema", *FACTS)
+    named = [(None if name == "rows" else name, value) for name, value in content.items() if name not in skipped]
+    return [one for name, value in named for one in _table(name, value)]
 
 
 def _table(title: str | None, value: Any) -> list[dict[str, Any]]:
@@ -238,7 +242,7 @@ def _table(title: str | None, value: Any) -> list[dict[str, Any]]:
 def _fact(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {v}" for k, v in value.items())
-    return f"`{value}`" if isinstance(value, str) and " " in value and value.startswith("dfo") else str(value)
+    return f"`{value}`" if isinstance(value, str) and value.startswith(("dfo ", "make ")) else str(value)
 
 
 def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -248,6 +252,8 @@ def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
     text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import sys
 
 import pytest
@@ -47,8 +48,13 @@ def test_tables_of_results_take_what_is_there(tmp_path) -> None:
     (tmp_path / "a.json").write_text('{"title": "A", "tables": [{"columns": ["x"], "rows": [[1.23456789]]}]}')
     (tmp_path / "b.json").write_text('[{"method": "cma", "share": 0.5}, {"method": "random"}]')
     (tmp_path / "c.json").write_text('{"evaluations": {"cma": 10}, "versions": {"dfo": "0.1.0"}}')
+    row = {"claim": "fast", "measured": 2.0, "holds": True}
+    (tmp_path / "d.json").write_text(json.dumps({"name": "overhead", "command": "dfo measure overhead", "rows": [row]}))
     text = generate.benchmark_tables(sorted(tmp_path.glob("*.json")))
     assert "| 1.235 |" in text
     assert "| method | share |" in text
     assert "| cma | 10 |" in text
     assert "versions: dfo 0.1.0" in text
+    assert "## overhead" in text
+    assert "| fast | 2 | yes |" in text
+    assert "- command: `dfo measure overhead`" in text
