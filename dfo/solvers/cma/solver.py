@@ -6,71 +6,32 @@ restarts, bounds by a smooth map, and integers by a floor under their steps; and
 
 References: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv:1604.00772 (equations by its
 numbers); Ros and Hansen 2008, "A simple modification in CMA-ES achieving linear time and space
-complexity" (sep-CMA); Hansen 2009 (BIPOP, in :mod:`dfo.components.restarts`).
+complexity" (sep-CMA); Hansen 2009 (BIPOP, in :mod:`dfo.components.restarts`); Wang, Emmerich and Baeck 2019,
+"Mirrored orthogonal sampling for covariance matrix adaptation evolution strategies" (orthogonal steps).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, as_like, is_torch, namespace, to_numpy
+from dfo.arrays import Array, Floats, as_like, namespace, to_numpy
 from dfo.batch import Batch, Points
 from dfo.components.borders import into_box, onto_line, step_floor
-from dfo.components.ranking import merits, spread_over_ranks
+from dfo.components.ranking import merits
 from dfo.components.restarts import POLICIES, Policy, Regime, first_regime, next_regime, restart_point
 from dfo.errors import InvalidArgument, ProblemTooLarge
 from dfo.feedback import Feedback, Values
 from dfo.protocols import CONSTRAINTS, Task
 from dfo.random import Key, normal
+from dfo.solvers.cma.ends import no_progress, patience, window
+from dfo.solvers.cma.generation import Generation, decompose, generation, orthogonalized, rates
 from dfo.spaces import Box, Space
 
-__all__ = ["CMA", "CMAState", "Rates", "SepCMA", "rates"]
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Strategy parameters as functions of dimension and population (tutorial, table 1)."""
-
-    weights: Floats  # (n,) recombination weights by rank, negative ones last
-    positive: Floats  # (n,) the same with zeros for the negative ones
-    mu_eff: float
-    c_sigma: float
-    d_sigma: float
-    c_c: float
-    c_1: float
-    c_mu: float
-    chi: float  # E|N(0, I)|
-    gap: int  # generations between eigendecompositions
-
-
-@lru_cache(maxsize=256)
-def rates(d: int, n: int, diagonal: bool) -> Rates:
-    """Return the strategy parameters for ``d`` coordinates and a population of ``n``."""
-    raw = math.log((n + 1) / 2) - np.log(np.arange(1, n + 1))  # eq. 49
-    up, down = raw[raw > 0], raw[raw <= 0]
-    mu_eff = up.sum() ** 2 / (up**2).sum()  # eq. 8
-    mu_eff_down = down.sum() ** 2 / max((down**2).sum(), 1e-300)
-    c_1 = 2.0 / ((d + 1.3) ** 2 + mu_eff)  # eq. 57
-    c_mu = min(1 - c_1, 2.0 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff))  # eq. 58
-    if diagonal:
-        c_1, c_mu = c_1 * (d + 2) / 3, c_mu * (d + 2) / 3  # Ros and Hansen 2008
-        c_1, c_mu = min(c_1, 0.5), min(c_mu, 1 - min(c_1, 0.5))
-    limit = min(1 + c_1 / c_mu, 1 + 2 * mu_eff_down / (mu_eff + 2), (1 - c_1 - c_mu) / (d * c_mu))  # eqs. 50-52
-    positive = np.where(raw > 0, raw / up.sum(), 0.0)
-    weights = np.where(raw > 0, positive, limit * raw / max(-down.sum(), 1e-300))  # eq. 53
-    c_sigma = (mu_eff + 2) / (d + mu_eff + 5)  # eq. 55
-    return Rates(
-        weights, positive, float(mu_eff), float(c_sigma),
-        float(1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma),
-        float((4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)),  # eq. 56
-        float(c_1), float(c_mu), math.sqrt(d) * (1 - 1 / (4 * d) + 1 / (21 * d * d)),
-        1 if diagonal else max(1, int(0.5 / (d * (c_1 + c_mu)))),
-    )  # fmt: skip
+__all__ = ["CMA", "CMAState", "SepCMA"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +81,8 @@ class CMA:
         ftol: a run has converged when the values of a generation and the best of the recent ones differ
             by less than this.
         diagonal: learn variances only.
+        orthogonal: make the steps of a generation orthogonal to each other in groups of at most d, with the
+            lengths that they had (Wang, Emmerich and Baeck 2019): a better spread at the same law of each step.
         noisy: values jitter: a run is not ended because of values, and by default there are no restarts.
         max_population: bound on what restarts double; the most that the oracle takes by default.
         space: where to search; filled in by the run.
@@ -141,6 +104,7 @@ class CMA:
     xtol: float = 1e-11
     ftol: float = 1e-9
     diagonal: bool = False
+    orthogonal: bool = True
     space: Space | None = None
     noisy: bool = False
     max_population: int | None = None
@@ -187,7 +151,7 @@ class CMA:
         xp, d = namespace(x0), int(x0.shape[0])
         zero, one = xp.zeros_like(x0), xp.ones_like(x0)
         eye = one if self.diagonal else xp.eye(d, dtype=x0.dtype, device=x0.device)
-        recent = np.full((2, max(_window(d, regime.population), 20 + 4 * _patience(d, regime.population))), np.inf)
+        recent = np.full((2, max(window(d, regime.population), 20 + 4 * patience(d, regime.population))), np.inf)
         return CMAState(
             x0, onto_line(self.space, mean), (self.sigma or 0.5) * regime.sigma, zero, zero, eye,
             one[:0] if self.diagonal else eye, one, recent, np.inf, 0, regime, "", zero, np.inf, key, step,
@@ -196,6 +160,8 @@ class CMA:
     def ask(self, s: CMAState) -> Points:
         """Sample a generation: ``x = m + sigma C^1/2 z`` (eqs. 38-40)."""
         Z: Any = normal(s.key.child(s.step), (s.regime.population, s.mean.shape[0]), s.mean)
+        if self.orthogonal and Z.shape[1] < 5 * Z.shape[0]:  # beyond that they nearly are
+            Z = orthogonalized(Z)
         Y = Z * s.D if self.diagonal else Z @ s.root
         return Points(into_box(self.space, s.mean + self._stretch(s) * Y), step=s.step, latent=Z)
 
@@ -210,52 +176,51 @@ class CMA:
     def tell(self, s: CMAState, batch: Batch, told: Feedback) -> CMAState:
         """Update mean, step and covariance from the order of the members."""
         merit = merits(told)
-        if np.isnan(merit).all():  # a skipped ranking
+        comparable = isinstance(told, Values)
+        if not comparable and np.isnan(merit).all():  # a skipped ranking
             return replace(s, step=s.step + 1)
-        s = self._update(s, batch, merit, isinstance(told, Values))
-        ended = self._ended(s, merit)
+        g = generation(rates(s.mean.shape[0], s.regime.population, self.diagonal), merit, batch.latent)  # type: ignore[attr-defined]
+        s = self._update(s, g, comparable)
+        ended = self._ended(s, g)
         if not ended:
             return s
         if self.restarts in (None, "none"):
             return replace(s, ended=ended)
         return self._restart(s, ended)
 
-    def _update(self, s: CMAState, batch: Batch, merit: Floats, comparable: bool) -> CMAState:
-        d = int(s.mean.shape[0])
-        r = rates(d, s.regime.population, self.diagonal)
-        Z: Any = batch.latent  # type: ignore[attr-defined]
-        weights, positive, mu_eff, flat = _member_weights(r, merit, Z)
-        z_mean = positive @ Z  # (d,)
+    def _update(self, s: CMAState, g: Generation, comparable: bool) -> CMAState:
+        d, r = int(s.mean.shape[0]), g.rates
+        z_mean = g.positive @ g.Z  # (d,)
         y_mean = s.D * z_mean if self.diagonal else s.root @ z_mean
-        p_sigma = (1 - r.c_sigma) * s.p_sigma + math.sqrt(r.c_sigma * (2 - r.c_sigma) * mu_eff) * z_mean  # eq. 43
+        p_sigma = (1 - r.c_sigma) * s.p_sigma + math.sqrt(r.c_sigma * (2 - r.c_sigma) * g.mu_eff) * z_mean  # eq. 43
         length = math.sqrt(float(p_sigma @ p_sigma)) / r.chi
         slow = length / math.sqrt(1 - (1 - r.c_sigma) ** (2 * (s.age + 1))) < 1.4 + 2 / (d + 1)  # h_sigma
-        p_c = (1 - r.c_c) * s.p_c + (math.sqrt(r.c_c * (2 - r.c_c) * mu_eff) if slow else 0.0) * y_mean  # eq. 45
-        C = self._adapted(s, r, Z, weights, p_c, slow)
+        p_c = (1 - r.c_c) * s.p_c + (math.sqrt(r.c_c * (2 - r.c_c) * g.mu_eff) if slow else 0.0) * y_mean  # eq. 45
+        C = self._adapted(s, g, p_c, slow)
         # eq. 44; a flat generation says to look further away
-        pace = min(1.0, r.c_sigma / r.d_sigma * (length - 1)) + (0.2 if flat else 0.0)
+        pace = min(1.0, r.c_sigma / r.d_sigma * (length - 1)) + (0.2 if g.low == g.high else 0.0)
         root, D = s.root, s.D
         if self.diagonal:
             C = namespace(C).clip(C, 1e-300, None)
             D = namespace(C).sqrt(C)
         elif (s.age + 1) % r.gap == 0:
-            C, root, D = _decompose(C)
+            C, root, D = decompose(C)
         recent, low = s.recent, math.inf
         if comparable:  # ranks of different generations are not
-            low, n = float(merit.min()), len(merit)
-            recent = np.concatenate([recent[:, 1:], [[low], [np.partition(merit, n // 2)[n // 2]]]], axis=1)
+            low = g.low
+            recent = np.concatenate((recent[:, 1:], ((low,), (g.median,))), axis=1)
         return CMAState(
             s.x0, s.mean + self._stretch(s) * y_mean, min(s.sigma * math.exp(pace), 1e150), p_sigma, p_c, C, root, D,
-            recent, min(low, s.best), s.age + 1, s.regime, s.ended,
-            s.champion, s.champion_level, s.key, s.step + 1,
+            recent, min(low, s.best), s.age + 1, s.regime, s.ended, s.champion, s.champion_level, s.key, s.step + 1,
         )  # fmt: skip
 
-    def _adapted(self, s: CMAState, r: Rates, Z: Any, weights: Any, p_c: Any, slow: bool) -> Any:
+    def _adapted(self, s: CMAState, g: Generation, p_c: Any, slow: bool) -> Any:
         """Return the covariance after the rank-one and the rank-mu update (eq. 47)."""
+        r, Z = g.rates, g.Z
         # negative weights are scaled so that no member counts more than its length deserves  (eq. 46)
-        length = (Z * Z).sum(axis=1) + 1e-300
-        scaled = r.c_mu * namespace(Z).where(weights >= 0, weights, weights * Z.shape[1] / length)
-        keep = 1 - r.c_1 - r.c_mu * float(weights.sum()) + (0.0 if slow else r.c_1 * r.c_c * (2 - r.c_c))
+        scaled, losers = r.c_mu * g.weights, Z[g.losers]
+        scaled[g.losers] *= Z.shape[1] / ((losers * losers).sum(axis=1) + 1e-300)
+        keep = 1 - r.c_1 - r.c_mu * g.total + (0.0 if slow else r.c_1 * r.c_c * (2 - r.c_c))
         if self.diagonal:
             return keep * s.C + r.c_1 * p_c * p_c + (s.D * s.D) * (scaled @ (Z * Z))
         Y = Z @ s.root
@@ -263,40 +228,28 @@ class CMA:
 
     # ------------------------------------------------------------------ ends and restarts
 
-    def _ended(self, s: CMAState, merit: Floats) -> str:
+    def _ended(self, s: CMAState, g: Generation) -> str:
         """Return why this run has converged or broken down, or an empty string (Hansen 2009, section 3)."""
         if s.regime.cap is not None and s.age * s.regime.population >= s.regime.cap:
             return "small run: its share is spent"
-        longest, shortest = float(s.D.max()), float(s.D.min())
+        longest, shortest = _axes(s, self.diagonal)
         if s.sigma * longest < self.xtol:
             return f"all standard deviations are below xtol={self.xtol:g}"
         if longest > 1e7 * shortest:
             return "the covariance has become too ill-conditioned"
-        return "" if self.noisy else self._stalled(s, merit)
+        return "" if self.noisy else self._stalled(s, g)
 
-    def _stalled(self, s: CMAState, merit: Floats) -> str:
+    def _stalled(self, s: CMAState, g: Generation) -> str:
         """Return why the values say that this run has converged, or an empty string."""
-        d, population = int(s.mean.shape[0]), s.regime.population
         lows, medians = s.recent
         if not math.isfinite(lows[-1]):  # a ranking, or nothing but failures
             return ""
-        window = lows[-_window(d, population) :]
-        if math.isfinite(window[0]):
-            low, high = float(window.min()), float(window.max())
-            if max(high, float(merit.max())) - low < self.ftol:
-                return f"the values of recent generations differ by less than ftol={self.ftol:g}"
-            if high - low < 0.1 * self.ftol:
-                return "the lowest values of recent generations are equal"
-        if merit.min() == merit.max() < math.inf and lows[-2] == medians[-2]:
+        if g.low == g.high and lows[-2] == medians[-2]:
             return "all values of a generation are equal"
-        if s.age % 10 == 0:  # medians of twenty generations, now and a while ago
-            patience = min(max(_patience(d, population), s.age // 10), len(lows) - 20)
-            before = s.recent[:, -20 - patience : -patience]
-            if s.age > 2 * patience + 20 and bool(
-                (np.median(s.recent[:, -20:], axis=1) >= np.median(before, axis=1)).all()
-            ):
-                return f"no progress for {patience} generations"
-        return ""
+        d, population = int(s.mean.shape[0]), s.regime.population
+        if g.high - g.low < self.ftol and np.ptp(lows[-window(d, population) :]) < self.ftol:
+            return f"the values of recent generations differ by less than ftol={self.ftol:g}"
+        return no_progress(s.recent, s.age, d, population) if s.age % 10 == 0 else ""
 
     def _restart(self, s: CMAState, ended: str) -> CMAState:
         key = s.key.child("restart", s.regime.run + 1)
@@ -345,35 +298,11 @@ class CMA:
         }
 
 
-def _member_weights(r: Rates, merit: Floats, Z: Any) -> tuple[Any, Any, float, bool]:
-    """Return the weights of the members, their positive part, its effective number, and whether all was flat.
-
-    Ties share their weights. The effective number of parents grows with that, and the paths are normalised
-    with it, so that under neutral selection the step size neither shrinks nor grows.
-    """
-    order = np.argsort(merit, kind="stable")
-    ordered = merit[order]
-    n, mu_eff = len(order), r.mu_eff
-    if (ordered[1:] > ordered[:-1]).all():
-        weights, positive = np.empty(n), np.empty(n)
-        weights[order], positive[order] = r.weights, r.positive
-    else:  # ties, or members that were not shown
-        weights, positive = spread_over_ranks(r.weights, merit), spread_over_ranks(r.positive, merit)
-        mu_eff = 1.0 / float(positive @ positive)
-    flat = bool(ordered[0] == ordered[-1])
-    if is_torch(Z) or Z.dtype != weights.dtype:
-        return as_like(weights, Z), as_like(positive, Z), mu_eff, flat
-    return weights, positive, mu_eff, flat
-
-
-def _window(d: int, population: int) -> int:
-    """Return over how many generations equal values mean convergence."""
-    return min(10 + math.ceil(30 * d / population), 2000)
-
-
-def _patience(d: int, population: int) -> int:
-    """Return how many generations without progress end a run; the tenth of its age if that is more."""
-    return min(10 + math.ceil(10 * d * math.sqrt(d) / population), 2000)
+def _axes(s: CMAState, diagonal: bool) -> tuple[float, float]:
+    """Return the longest and the shortest axis; those of a full covariance are sorted."""
+    if diagonal:
+        return float(s.D.max()), float(s.D.min())
+    return float(s.D[-1]), float(s.D[0])
 
 
 def _level(s: CMAState) -> float:
@@ -383,18 +312,6 @@ def _level(s: CMAState) -> float:
     """
     last = s.recent[0, -10:]
     return float(last.mean()) if np.isfinite(last).all() else math.inf
-
-
-def _decompose(C: Any) -> tuple[Any, Any, Any]:
-    """Return the symmetrised covariance, its symmetric root and the roots of its eigenvalues."""
-    xp = namespace(C)
-    C = (C + C.T) / 2
-    values, B = xp.linalg.eigh(C)
-    if float(values[0]) <= 0.0:  # rounding has made it indefinite: lift it by just enough
-        lift = 1e-14 * float(values[-1]) - float(values[0])
-        C, values = C + lift * xp.eye(len(values), dtype=C.dtype, device=C.device), values + lift
-    D = xp.sqrt(values)
-    return C, (B * D) @ B.T, D
 
 
 @dataclass(frozen=True)
