@@ -3,6 +3,7 @@
 - a page for every public module, from its docstrings;
 - the table of solvers, from the solver classes and ``solvers.csv``;
 - the command line, from the options that its commands declare;
+- the examples, from the scripts;
 - the tables of measured results, from ``benchmarks/*.json``.
 
 A solver without a row in ``solvers.csv``, or a public name that no page documents, ends the build.
@@ -10,6 +11,7 @@ A solver without a row in ``solvers.csv``, or a public name that no page documen
 
 from __future__ import annotations
 
+import ast
 import csv
 import importlib
 import json
@@ -57,6 +59,7 @@ def write_all(docs: Path) -> None:
         "solvers.inc.md": solver_table(docs / "solvers.csv"),
         "benchmarks.inc.md": benchmark_tables(sorted((docs / "benchmarks").glob("*.json"))),
         "commands.inc.md": command_line(),
+        "examples.inc.md": examples(sorted((docs.parent / "examples").glob("*.py"))),
         "modules.inc.md": module_index(),
         **{f"{name}.md": module_page(name) for name in modules()},
     }
@@ -187,6 +190,22 @@ def _plans(solver: Any, dim: int) -> bool:
     except ProblemTooLarge:
         return False
     return True
+
+
+# ---------------------------------------------------------------------- examples
+
+
+def examples(scripts: Iterable[Path]) -> str:
+    """Return a section for each script: its docstring, then its code."""
+    sections = []
+    for script in scripts:
+        source = script.read_text(encoding="utf-8")
+        text = ast.get_docstring(ast.parse(source)) or ""
+        title, _, rest = text.partition(": ")
+        code = source.split('"""', 2)[2].strip()
+        body = f"{rest[:1].upper()}{rest[1:]}\n\n`examples/{script.name}`\n\n```python\n{code}\n```\n"
+        sections.append(f"## {title}\n\n{body}")
+    return "\n".join(sections)
 
 
 # ---------------------------------------------------------------------- measured results
