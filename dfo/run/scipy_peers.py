@@ -41,6 +41,8 @@ class _View:
 
     def full(self, z: Any) -> Floats:
         """Return the peer's point, with the fixed variables in their places."""
+        if self.free.all():
+            return np.reshape(z, -1)
         x = self.attempt.start.copy()
         x[self.free] = np.reshape(z, -1)
         return x
@@ -101,7 +103,7 @@ def run_scipy(attempt: Attempt) -> End:
     view = _View(attempt)
     if not view.free.any():
         view(view.x0)
-        return "finished", "All variables are fixed by their bounds."
+        return "finished", "All independent variables were fixed by bounds."
     result = (_global if name in SCIPY_GLOBAL else _local)(attempt, view, optimize, name)
     if "nit" in result:
         attempt.f.settle(int(result.nit))
