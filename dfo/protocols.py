@@ -57,7 +57,7 @@ class Solver(Protocol[S]):
     state and always advances. Optional members: ``plan(task) -> Solver`` fills the fields left None,
     ``observe(state, points, values) -> state`` takes points evaluated elsewhere, ``finished(state) ->
     str | None`` says why there is nothing left to do, ``gauges(state) -> dict[str, float]`` reports,
-    ``handles`` names optional feedback that the solver can use.
+    ``handles`` names optional feedback that the solver can use, ``spaces`` the kinds of space it moves in.
     """
 
     needs: ClassVar[frozenset[str]]

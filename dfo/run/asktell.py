@@ -13,16 +13,18 @@ import numpy as np
 from dfo.arrays import copy, is_array, to_numpy
 from dfo.batch import Batch
 from dfo.encodings import encoding
-from dfo.errors import AlreadyTold, InvalidArgument, InvalidType, UnknownCandidate, short
+from dfo.errors import AlreadyTold, BadState, InvalidArgument, InvalidType, UnknownCandidate, short
 from dfo.feedback import Ranking, Values
 from dfo.oracles.encoded import decoded
 from dfo.oracles.rank import RankOracle
 from dfo.oracles.values import values_of
 from dfo.protocols import Task
 from dfo.random import Key
-from dfo.run import validate
+from dfo.run import auto, validate
+from dfo.run.packing import load, save
 from dfo.run.peers import is_peer
 from dfo.run.setup import solver_of
+from dfo.spaces import Box
 
 __all__ = ["AskTell", "Candidate"]
 
@@ -93,23 +95,33 @@ class AskTell:
         task = Task(
             self._encoding.inner, validate.check_budget(budget), validate.check_count("batch", batch, 1), noisy=noise
         )
-        self.solver = solver_of("cma" if method == "auto" else method, options or {}, None, task)
+        if method == "auto":
+            method = self._chosen(task)
+        self.solver = solver_of(method, options or {}, None, task)
         self._lock = threading.RLock()
         self._state: Any = self.solver.init(self._encoding.start, Key.of(seed).child("solver"))
         self._serial = self._extras = 0
         self._pending: dict[int, _Asked] = {}
         self._by_point: dict[Any, list[int]] = {}
         self._told: set[int] = set()
+        self._again: list[int] = []
         self.nfev = 0
         self.best_x: Any = None
         self.best_fun = math.inf
         self._begin()
 
+    def _chosen(self, task: Task) -> str:
+        """Return what ``auto`` chooses; peers cannot be asked."""
+        integers = isinstance(task.space, Box) and bool(task.space.cells.any())
+        noise = True if task.noisy else None
+        name, _ = auto.choose(self.space, self.space.dim, task.budget, noise, task.gives, integers)
+        return "cma" if is_peer(name) else name
+
     def _begin(self) -> None:
         """Draw the solver's next batch."""
         self._batch: Batch = self.solver.ask(self._state)
         self._points = _members(decoded(self._batch, self._encoding))
-        self._values: list[Any] = [None] * len(self._points)
+        self._values: list[float | None] = [None] * len(self._points)
         self._given = 0
 
     # ------------------------------------------------------------------ asking
@@ -121,6 +133,9 @@ class AskTell:
     def ask_candidate(self) -> Candidate:
         """Return a new candidate: a point with its number and data."""
         with self._lock:
+            if self._again:  # handed out before a restore, and never told
+                number = self._again.pop(0)
+                return self._candidate(number, self._pending[number])
             if self._given < len(self._points):
                 member, z, x = self._given, None, self._points[self._given]
                 self._given += 1
@@ -128,11 +143,17 @@ class AskTell:
                 member, z, x = None, *self._extra()
             number = self._serial
             self._serial += 1
-            key = _content(x)
-            self._pending[number] = _Asked(member, z, x, key)
-            self._by_point.setdefault(key, []).append(number)
-            data = None if member is None or self._batch.data is None else int(self._batch.data[member])
-            return Candidate(number, copy(x) if is_array(x) else x, data)
+            return self._candidate(number, self._wait_for(number, member, z, x))
+
+    def _wait_for(self, number: int, member: int | None, z: Any, x: Any) -> _Asked:
+        asked = self._pending[number] = _Asked(member, z, x, _content(x))
+        self._by_point.setdefault(asked.key, []).append(number)
+        return asked
+
+    def _candidate(self, number: int, asked: _Asked) -> Candidate:
+        none = asked.member is None or self._batch.data is None
+        data = None if none else int(self._batch.data[asked.member])  # type: ignore[index]
+        return Candidate(number, copy(asked.x) if is_array(asked.x) else asked.x, data)
 
     def _extra(self) -> tuple[Any, Any]:
         """Draw a point beyond the batch from the solver's present distribution."""
@@ -140,6 +161,8 @@ class AskTell:
         state = self._state
         if hasattr(state, "key"):
             state = replace(state, key=state.key.child("extra", at // len(self._points)))
+        if hasattr(state, "step"):
+            state = replace(state, step=max(1, state.step))  # the first batch of some solvers begins with x0
         batch = self.solver.ask(state)
         i = at % len(batch)
         part = batch.part(i, i + 1)
@@ -184,7 +207,7 @@ class AskTell:
             if asked.member is None:
                 self._observe([asked.z], np.array([f]))
                 return
-            self._values[asked.member] = value
+            self._values[asked.member] = f if math.isfinite(f) else math.nan
             if all(v is not None for v in self._values):
                 self._learn(values_of(self._values))
 
@@ -256,6 +279,40 @@ class AskTell:
         stacked = points[0][None] if is_array(points[0]) else points
         self._state = self.solver.observe(before, stacked, values)
 
+    # ------------------------------------------------------------------ keeping
+
+    def save(self, path: str) -> None:
+        """Write everything to a file, atomically, for :meth:`restore`; no pickle."""
+        with self._lock:
+            pending = tuple((number, asked.member, asked.z) for number, asked in sorted(self._pending.items()))
+            counts = (self._serial, self._extras, self._given, self.nfev)
+            told = tuple(sorted(self._told))
+            kept = Kept(self._state, tuple(self._values), counts, pending, told, self.best_x, self.best_fun)
+            save(path, kept)
+
+    def restore(self, path: str) -> None:
+        """Take up what :meth:`save` wrote, on an object made with the same arguments.
+
+        Candidates that were handed out and never told are handed out again first, under their numbers.
+
+        Raises:
+            BadState: the file is damaged or was written by something else.
+        """
+        kept = load(path)
+        if not isinstance(kept, Kept) or type(kept.state) is not type(self._state):
+            raise BadState(f"restore: {path} does not hold an AskTell of {type(self.solver).__name__}.")
+        with self._lock:
+            self._state, self._told = kept.state, set(kept.told)
+            self._begin()
+            self._values = list(kept.values)
+            self._serial, self._extras, self._given, self.nfev = kept.counts
+            self.best_x, self.best_fun = kept.best_x, kept.best_fun
+            self._pending, self._by_point = {}, {}
+            for number, member, z in kept.pending:
+                x = self._points[member] if member is not None else self._encoding.decode(z[None])[0]
+                self._wait_for(number, member, z, x)
+            self._again = sorted(self._pending)
+
     @property
     def recommended(self) -> Any:
         """The solver's recommendation: what to use when values are noisy."""
@@ -275,6 +332,19 @@ class _Asked:
     z: Any  # its solver coordinates, for one beyond the batch
     x: Any
     key: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What :meth:`AskTell.save` writes."""
+
+    state: Any
+    values: tuple[float | None, ...]
+    counts: tuple[int, int, int, int]
+    pending: tuple[tuple[int, int | None, Any], ...]
+    told: tuple[int, ...]
+    best_x: Any
+    best_fun: float
 
 
 def _members(batch: Batch) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from dfo.arrays import Array, to_numpy
+from dfo.arrays import Array, copy, is_array, to_numpy
 from dfo.errors import InvalidType, short
 from dfo.feedback import Values
 from dfo.protocols import Hook, Progress
@@ -100,8 +100,15 @@ def _as_hook(callback: Any) -> Hook:
     if names == ["intermediate_result"]:
         return _checked(lambda progress: callback(intermediate_result=progress), callback)
     if names and names[0] in ("xk", "x", "x0"):
-        return _checked(lambda progress: callback(progress.best_x), callback)
+        return _checked(lambda progress: callback(_own(progress.best_x)), callback)
     return _checked(callback, callback)
+
+
+def _own(x: Any) -> Any:
+    """Return a copy that the callback may keep or change."""
+    if is_array(x):
+        return copy(x)
+    return dict(x) if isinstance(x, dict) else x
 
 
 def _parameters(callback: Callable[..., Any]) -> list[str]:

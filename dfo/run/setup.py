@@ -206,6 +206,9 @@ def solver_of(method: Any, options: Mapping[str, Any], tol: Any, task: Task) -> 
         solver = replace(method, **validate.options_for(type(method), options))
     else:
         raise InvalidType(f'method: expected a name such as "cma" or a solver such as dfo.CMA(), got {short(method)}.')
+    spaces = getattr(solver, "spaces", None)
+    if spaces is not None and isinstance(task.space, Text) and "text" not in spaces:
+        raise InvalidArgument(f"method: {type(solver).__name__} moves vectors and cannot search text. Use 'random'.")
     if tol is not None:
         fields = [name for name in ("tol", "xtol", "ftol") if hasattr(solver, name)]
         if not fields:

@@ -76,6 +76,7 @@ class NelderMead(Staged):
     space: Space | None = None
 
     stages: ClassVar[tuple[str, ...]] = ("simplex", "reflect", "expand", "contract", "shrink")
+    spaces: ClassVar[frozenset[str]] = frozenset({"vector"})
     needs: ClassVar[frozenset[str]] = frozenset({"values"})
     handles: ClassVar[frozenset[str]] = frozenset({CONSTRAINTS})
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance", "sphere"})

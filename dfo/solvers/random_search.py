@@ -61,6 +61,7 @@ class RandomSearch:
     batch: int | None = None
     space: Space | None = None
 
+    spaces: ClassVar[frozenset[str]] = frozenset({"vector", "text"})
     needs: ClassVar[frozenset[str]] = frozenset({"ranking"})
     handles: ClassVar[frozenset[str]] = frozenset({CONSTRAINTS})
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance"})

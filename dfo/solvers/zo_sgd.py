@@ -111,6 +111,7 @@ class ZOSGD(Staged):
     space: Space | None = None
 
     stages: ClassVar[tuple[str, ...]] = ("probe", "query", "compare", "anchor")
+    spaces: ClassVar[frozenset[str]] = frozenset({"vector"})
     needs: ClassVar[frozenset[str]] = frozenset({"values"})
     handles: ClassVar[frozenset[str]] = frozenset()
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "sphere"})

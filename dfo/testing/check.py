@@ -14,7 +14,7 @@ from dfo.solvers import solver_class
 from dfo.testing import oracle as oracle_laws
 from dfo.testing import problem as problem_laws
 from dfo.testing import solver_edges, solver_state, solver_values
-from dfo.testing.laws import Law, judge
+from dfo.testing.laws import Cases, Law, judge
 from dfo.testing.report import Report
 from dfo.testing.trial import Subject
 
@@ -36,6 +36,7 @@ def check_solver(
     library: Literal["numpy", "torch"] = "numpy",
     device: str = "cpu",
     seconds: float = 10.0,
+    cases: int = 30,
     laws: Iterable[str] | None = None,
 ) -> Report:
     """Judge a solver by the laws of solvers.
@@ -44,7 +45,8 @@ def check_solver(
         solver_or_name: a registered name, a solver class, or a solver such as ``dfo.CMA(population=8)``.
         library: what the starts are made of.
         device: where torch puts them.
-        seconds: granted to all laws together.
+        seconds: granted to all laws together; a law that runs out of its share draws no more cases.
+        cases: most cases drawn for one law.
         laws: names out of :data:`SOLVER_LAWS`; all by default.
 
     Returns:
@@ -71,8 +73,9 @@ def check_solver(
     return judge(
         f"{short(solver)}{on}",
         SOLVER_LAWS,
-        lambda cases: Subject(solver, library, device, cases),
+        lambda drawn: Subject(solver, library, device, drawn),
         seconds,
+        cases,
         laws,
         declared,
     )
@@ -85,6 +88,7 @@ def check_oracle(
     lanes: int = 0,
     tolerance: float = 0.0,
     seconds: float = 5.0,
+    cases: int = 30,
     laws: Iterable[str] | None = None,
 ) -> Report:
     """Judge an oracle by the laws of oracles.
@@ -95,7 +99,8 @@ def check_oracle(
             is best put on lane ``i``.
         lanes: persistent inner states to start, at least as many as the batches use.
         tolerance: by how much values may differ, relatively, between a batch and its parts; 0 asks for equal bits.
-        seconds: granted to all laws together.
+        seconds: granted to all laws together; a law that runs out of its share draws no more cases.
+        cases: most cases drawn for one law.
         laws: names out of :data:`ORACLE_LAWS`; all by default.
 
     Raises:
@@ -111,21 +116,27 @@ def check_oracle(
         ()
     """
 
-    def build(cases: Any) -> oracle_laws.OracleSubject:
-        return oracle_laws.OracleSubject(oracle, batch_factory, lanes, tolerance, cases)
+    def build(drawn: Cases) -> oracle_laws.OracleSubject:
+        return oracle_laws.OracleSubject(oracle, batch_factory, lanes, tolerance, drawn)
 
-    return judge(type(oracle).__name__, ORACLE_LAWS, build, seconds, laws)
+    return judge(type(oracle).__name__, ORACLE_LAWS, build, seconds, cases, laws)
 
 
 def check_problem(
-    problem: Problem, *, tolerance: float = 1e-9, seconds: float = 2.0, laws: Iterable[str] | None = None
+    problem: Problem,
+    *,
+    tolerance: float = 1e-9,
+    seconds: float = 2.0,
+    cases: int = 30,
+    laws: Iterable[str] | None = None,
 ) -> Report:
     """Judge a problem by the laws of problems.
 
     Args:
         problem: the problem.
         tolerance: rounding allowed in values, relative to their size (to 1, for small ones).
-        seconds: granted to all laws together.
+        seconds: granted to all laws together; a law that runs out of its share draws no more cases.
+        cases: most cases drawn for one law.
         laws: names out of :data:`PROBLEM_LAWS`; all by default.
 
     Raises:
@@ -143,6 +154,8 @@ def check_problem(
     if not isinstance(given, Problem):
         wanted = ", ".join(f.name for f in fields(Problem))
         raise InvalidType(f"problem: expected a dfo.Problem ({wanted}), got {short(given)}.")
-    return judge(
-        repr(problem), PROBLEM_LAWS, lambda cases: problem_laws.ProblemSubject(problem, tolerance, cases), seconds, laws
-    )
+
+    def build(drawn: Cases) -> problem_laws.ProblemSubject:
+        return problem_laws.ProblemSubject(problem, tolerance, drawn)
+
+    return judge(repr(problem), PROBLEM_LAWS, build, seconds, cases, laws)

@@ -46,7 +46,7 @@ class Cases:
         most: most cases.
     """
 
-    def __init__(self, seconds: float, most: int = 30) -> None:
+    def __init__(self, seconds: float, most: int) -> None:
         self.until, self.most, self.tried = time.monotonic() + seconds, most, 0
         self.remark = ""  # what the report says beside a law that holds
         self._failing: dict[str, BaseException] = {}
@@ -149,6 +149,7 @@ def judge(
     book: Mapping[str, Law],
     build: Callable[[Cases], Any],
     seconds: float,
+    cases: int,
     laws: Iterable[str] | None = None,
     declared: Iterable[str] = (),
 ) -> Report:
@@ -159,6 +160,7 @@ def judge(
         book: the laws.
         build: makes what the checks get, from the cases of one law.
         seconds: shared among the laws; what one leaves over goes to the rest.
+        cases: most cases drawn for one law.
         laws: names of the laws wanted; all by default.
         declared: optional laws that the subject promises to keep.
 
@@ -177,8 +179,8 @@ def judge(
             outcomes.append(Outcome(name, "not declared", states=book[name].states))
             continue
         left = len(todo) - todo.index(name)
-        cases = Cases(max(0.0, end - time.monotonic()) / left)
-        outcomes.append(_outcome(book[name], build, cases))
+        share = max(0.0, end - time.monotonic()) / left
+        outcomes.append(_outcome(book[name], build, Cases(share, cases)))
     return Report(subject, tuple(outcomes))
 
 

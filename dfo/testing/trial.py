@@ -158,7 +158,7 @@ class Subject:
     solver: Any
     library: str = "numpy"
     device: str = "cpu"
-    cases: Cases = field(default_factory=lambda: Cases(1.0))
+    cases: Cases = field(default_factory=lambda: Cases(1.0, 30))
 
     def array(self, values: Any, dtype: str = "float64") -> Array:
         """Return values as an array of the library under test."""

@@ -72,7 +72,7 @@ class CMA:
     take :class:`SepCMA`.
 
     Args:
-        population: points per generation; ``4 + floor(3 ln d)`` by default.
+        population: points per generation; ``4 + floor(3 ln d)`` by default, three times that with noise.
         sigma: initial standard deviation: a fraction of the box between two bounds (0.2 by default), in
             units of x elsewhere (0.5 by default).
         restarts: ``"bipop"`` (default), ``"ipop"``, ``"same"`` or ``"none"``. Without a budget the default
@@ -109,6 +109,7 @@ class CMA:
     noisy: bool = False
     max_population: int | None = None
 
+    spaces: ClassVar[frozenset[str]] = frozenset({"vector"})
     needs: ClassVar[frozenset[str]] = frozenset({"ranking"})
     handles: ClassVar[frozenset[str]] = frozenset({CONSTRAINTS})
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance", "sphere"})
@@ -130,6 +131,8 @@ class CMA:
                 " Use method='sep-cma', whose cost is linear in the number of variables."
             )
         population = self.population or task.batch or 4 + int(3 * math.log(d))
+        if task.noisy and self.population is None and task.batch is None:  # many parents average the noise out
+            population = max(population, min(3 * population, (task.budget or 10**9) // 30))
         if task.max_batch is not None:
             population = min(population, task.max_batch)
         boxed = isinstance(task.space, Box) and bool(task.space.bounded.all())
