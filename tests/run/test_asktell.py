@@ -165,7 +165,6 @@ def test_failed_evaluations(method, bad):
     assert np.isfinite(opt.recommended).all()
 
 
-@pytest.mark.xfail(strict=True, reason="None marks a value that is missing, and the batch waits for it for ever")
 def test_none_is_a_failed_evaluation():
     opt = ask(options={"population": 4})
     first = opt.ask_batch()

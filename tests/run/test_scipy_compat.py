@@ -1376,9 +1376,7 @@ def test_scipy_passes(c):
 
 
 @pytest.mark.parametrize("c", CALLS, ids=_ids(CALLS))
-def test_dfo(c, request):
-    if c.name in WAITING:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=WAITING[c.name]))
+def test_dfo(c):
     if not c.differs:
         _run(c, "dfo")
         return
@@ -1387,13 +1385,10 @@ def test_dfo(c, request):
 
 
 OWN = [c for c in CALLS if c.own]
-WAITING = {"callbacks-get-copies": "hooks hand out the best point itself"}
 
 
 @pytest.mark.parametrize("c", OWN, ids=_ids(OWN))
-def test_own_simplex(c, request):
-    if c.name in WAITING:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=WAITING[c.name]))
+def test_own_simplex(c):
     _run(c, "own")
 
 
