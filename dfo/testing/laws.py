@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,6 +51,7 @@ class Cases:
         self.until, self.most, self.tried = time.monotonic() + seconds, most, 0
         self.remark = ""  # what the report says beside a law that holds
         self._failing: dict[str, BaseException] = {}
+        self._last_try = math.inf
         self._last = ""
 
     def each(self, body: Callable[..., None], always: Iterable[Mapping[str, Any]] = (), **domains: Domain) -> None:
@@ -67,7 +69,8 @@ class Cases:
         )  # fmt: skip
 
         def one(**drawn: Any) -> None:
-            if not self.tried or time.monotonic() <= self.until or _name(drawn) in self._failing:
+            going = time.monotonic() <= self.until and self.tried < self._last_try
+            if not self.tried or going or _name(drawn) in self._failing:
                 self._try(body, drawn)
 
         try:
@@ -88,6 +91,7 @@ class Cases:
             body(**drawn)
         except Exception as error:
             self._failing[self._last] = error
+            self._last_try = min(self._last_try, self.tried + self.most)  # as many to find a smaller one
             raise
 
 

@@ -6,7 +6,7 @@ import dfo
 from dfo.solvers import SOLVERS, solver_class
 from dfo.testing import SOLVER_LAWS, check_solver
 
-SECONDS = 4.0
+LIMITS = {"seconds": 300.0, "cases": 6}  # few cases and no hurry: the same on a loaded machine
 PLACES = [
     pytest.param("numpy", "cpu", id="numpy"),
     pytest.param("torch", "cpu", id="torch"),
@@ -21,7 +21,7 @@ def test_laws(name, library, device):
         torch = pytest.importorskip("torch")
         if device == "cuda" and not torch.cuda.is_available():
             pytest.skip("no CUDA device")
-    report = check_solver(name, library=library, device=device, seconds=SECONDS)
+    report = check_solver(name, library=library, device=device, **LIMITS)
     print(report)
     report.raise_if_failed()
     assert {o.law for o in report.outcomes if o.status == "not declared"} <= {
@@ -59,7 +59,7 @@ def variants():
 
 @pytest.mark.parametrize(("name", "options"), list(variants()))
 def test_laws_of_other_configurations(name, options):
-    check_solver(solver_class(name)(**options), seconds=1.0, laws=ALWAYS).raise_if_failed()
+    check_solver(solver_class(name)(**options), seconds=300.0, cases=4, laws=ALWAYS).raise_if_failed()
 
 
 def test_runs_are_resumed_in_every_stage_of_every_solver():
@@ -67,7 +67,7 @@ def test_runs_are_resumed_in_every_stage_of_every_solver():
         cls = solver_class(name)
         reached = set()
         for options in [{}, *VARIANTS.get(name, [])]:
-            report = check_solver(cls(**options), seconds=0.5, laws=["resume"])
+            report = check_solver(cls(**options), seconds=300.0, cases=4, laws=["resume"])
             report.raise_if_failed()
             reached |= set(report["resume"].message.removeprefix("in the stages ").split(", ")) - {""}
         assert reached == set(getattr(cls, "stages", ()))
@@ -79,5 +79,5 @@ def test_declared_laws_exist(name):
 
 
 def test_a_bounded_solver_keeps_the_laws_where_it_may_not_move_freely():
-    report = check_solver(dfo.CMA(sigma=1e3), laws=["bounds", "failures", "budget"], seconds=2.0)
+    report = check_solver(dfo.CMA(sigma=1e3), laws=["bounds", "failures", "budget"], **LIMITS)
     report.raise_if_failed()
