@@ -19,7 +19,7 @@ from dfo.run.session import Session
 from dfo.spaces import Free
 from dfo.testing.equal import difference, identical, numbers
 from dfo.testing.laws import Law, Skipped, expect, law
-from dfo.testing.trial import LANDSCAPES, STEPS, Subject, Trial, doubles, points_of, repacked
+from dfo.testing.trial import STEPS, Subject, Trial, doubles, points_of, repacked
 
 __all__ = ["BOOK", "DIMS", "SEEDS"]
 
@@ -37,7 +37,7 @@ def unchanged(s: Subject) -> None:
     """
 
     def body(d: int, seed: int, landscape: str) -> None:
-        trial = s.trial(d, seed, LANDSCAPES[landscape])
+        trial = s.on(landscape, d, seed)
         before, start = copy.deepcopy(_settings(trial.solver)), copy.deepcopy(trial.x0)
         state = trial.solver.init(trial.x0, trial.key)
         for _ in range(STEPS):
@@ -51,7 +51,7 @@ def unchanged(s: Subject) -> None:
         changed = difference(start, trial.x0)
         expect(not changed, f"the start was overwritten: x0{changed}")
 
-    s.cases.each(body, d=DIMS, seed=SEEDS, landscape=list(LANDSCAPES))
+    s.cases.each(body, d=DIMS, seed=SEEDS, landscape=s.landscapes)
 
 
 def _settings(solver: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def ask_twice(s: Subject) -> None:
     """
 
     def body(d: int, seed: int, landscape: str) -> None:
-        trial = s.trial(d, seed, LANDSCAPES[landscape])
+        trial = s.on(landscape, d, seed)
         for state, batch in trial.steps():
             before = copy.deepcopy(state)
             found = difference(batch, trial.solver.ask(state))
@@ -85,7 +85,7 @@ def ask_twice(s: Subject) -> None:
             found = difference(batch, trial.solver.ask(before))
             expect(not found, f"a copy of the state asks something else: batch{found}")
 
-    s.cases.each(body, d=DIMS, seed=SEEDS, landscape=list(LANDSCAPES))
+    s.cases.each(body, d=DIMS, seed=SEEDS, landscape=s.landscapes)
 
 
 @law(BOOK, "resume")
@@ -98,7 +98,7 @@ def resume(s: Subject) -> None:
     visited: set[str] = set()
 
     def body(d: int, seed: int, landscape: str, stop: int) -> None:
-        trial = s.trial(d, seed, LANDSCAPES[landscape])
+        trial = s.on(landscape, d, seed)
         every = stop == STEPS  # the last choice stops before each step, and so in every stage
         resumed = trial.steps(via=lambda state, i: repacked(state) if every or i == stop else state)
         for (state, batch), (other, again) in zip(trial.steps(), resumed, strict=True):
@@ -106,8 +106,8 @@ def resume(s: Subject) -> None:
             found = difference(state, other) or difference(batch, again)
             expect(not found, f"at step {batch.step} the resumed run differs: {found}")
 
-    stages = [{"d": 2, "seed": 0, "landscape": landscape, "stop": STEPS} for landscape in LANDSCAPES]
-    s.cases.each(body, stages, d=DIMS, seed=SEEDS, landscape=list(LANDSCAPES), stop=range(STEPS + 1))
+    stages = [{"d": 2, "seed": 0, "landscape": landscape, "stop": STEPS} for landscape in s.landscapes]
+    s.cases.each(body, stages, d=DIMS, seed=SEEDS, landscape=s.landscapes, stop=range(STEPS + 1))
     if any(visited):
         s.cases.remark = f"in the stages {', '.join(sorted(visited))}"
 
@@ -120,7 +120,7 @@ def state_is_data(s: Subject) -> None:
     """
 
     def body(d: int, seed: int, landscape: str) -> None:
-        for state, _ in s.trial(d, seed, LANDSCAPES[landscape]).steps():
+        for state, _ in s.on(landscape, d, seed).steps():
             try:
                 pack(state)
             except InvalidType as error:
@@ -128,7 +128,7 @@ def state_is_data(s: Subject) -> None:
             found = difference(state, repacked(state))
             expect(not found, f"a part of the state does not come back: state{found}")
 
-    s.cases.each(body, d=DIMS, seed=SEEDS, landscape=list(LANDSCAPES))
+    s.cases.each(body, d=DIMS, seed=SEEDS, landscape=s.landscapes)
 
 
 @law(BOOK, "global-rng")
@@ -139,7 +139,7 @@ def global_rng(s: Subject) -> None:
     """
 
     def body(d: int, seed: int, landscape: str) -> None:
-        trial, paths = s.trial(d, seed, LANDSCAPES[landscape]), []
+        trial, paths = s.on(landscape, d, seed), []
         for user_seed in (1, 2):
             _set_globals(user_seed)
             before = _globals()
@@ -150,7 +150,7 @@ def global_rng(s: Subject) -> None:
 
     kept = _globals()
     try:
-        s.cases.each(body, d=DIMS, seed=SEEDS, landscape=list(LANDSCAPES))
+        s.cases.each(body, d=DIMS, seed=SEEDS, landscape=s.landscapes)
     finally:
         _restore(kept)
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from dfo.arrays import Array, Floats, to_numpy
-from dfo.batch import Batch, Linear
+from dfo.batch import Batch, Items, Linear
 from dfo.errors import InvalidArgument, InvalidType
 from dfo.feedback import Values
 from dfo.protocols import Task
 from dfo.random import Key
 from dfo.run.packing import pack, unpack
-from dfo.spaces import Box, Free, Vector
+from dfo.spaces import Box, Free, Text, Vector
 from dfo.testing.laws import Cases, Skipped
 
 __all__ = [
@@ -63,6 +63,15 @@ LANDSCAPES: dict[str, Landscape] = {"bowl": bowl, "terraces": terraces, "holes":
 """Small objectives by name: smooth, with ties, with failures."""
 
 
+TEXT = "text"
+"""Name of the landscape of strings."""
+
+
+def misses(items: Sequence[str]) -> Floats:
+    """Return how many symbols of each string are not the one wanted there."""
+    return np.array([sum(symbol != "abc"[i % 3] for i, symbol in enumerate(item)) for item in items], dtype=float)
+
+
 def doubles(x: Any) -> Floats:
     """Return a private copy of an array, in double precision on the host."""
     return np.array(to_numpy(x), dtype=float)
@@ -104,7 +113,7 @@ class Trial:
     """
 
     solver: Any
-    x0: Array
+    x0: Any
     key: Key
     fun: Landscape
 
@@ -119,7 +128,7 @@ class Trial:
 
     def answer(self, batch: Batch) -> Values:
         """Evaluate a batch; what is not finite is masked, as an oracle does."""
-        f = self.fun(points_of(batch))
+        f = misses(batch.items) if isinstance(batch, Items) else self.fun(points_of(batch))
         bad = ~np.isfinite(f)
         return Values(np.where(bad, np.inf, f), failed=bad) if bad.any() else Values(f)
 
@@ -139,9 +148,10 @@ class Trial:
             yield state, batch
             state = self.solver.tell(state, batch, self.answer(batch))
 
-    def path(self, count: int = STEPS) -> list[Floats]:
-        """Return the points of each step, an ``(n, d)`` array each."""
-        return [points_of(batch) for _, batch in self.steps(count)]
+    def path(self, count: int = STEPS) -> list[Any]:
+        """Return the points of each step: an ``(n, d)`` array, or the strings."""
+        batches = [batch for _, batch in self.steps(count)]
+        return [list(batch.items) if isinstance(batch, Items) else points_of(batch) for batch in batches]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +170,31 @@ class Subject:
     device: str = "cpu"
     cases: Cases = field(default_factory=lambda: Cases(1.0, 30))
 
+    @property
+    def spaces(self) -> frozenset[str]:
+        """The kinds of space in which the solver moves."""
+        return getattr(self.solver, "spaces", frozenset({"vector"}))
+
+    @property
+    def landscapes(self) -> list[str]:
+        """Names of the small objectives on which the solver can be tried.
+
+        Raises:
+            Skipped: there is none.
+        """
+        names = [*(LANDSCAPES if "vector" in self.spaces else ()), *((TEXT,) if "text" in self.spaces else ())]
+        if not names:
+            raise Skipped(f"no trial for a solver that moves in {', '.join(sorted(self.spaces))}")
+        return names
+
     def array(self, values: Any, dtype: str = "float64") -> Array:
-        """Return values as an array of the library under test."""
+        """Return values as an array of the library under test.
+
+        Raises:
+            Skipped: the solver does not move in vectors.
+        """
+        if "vector" not in self.spaces:
+            raise Skipped("it does not move in vectors")
         if self.library == "numpy":
             return np.array(values, dtype=dtype)
         import torch
@@ -169,13 +202,19 @@ class Subject:
         tensor: Array = torch.tensor(values, dtype=getattr(torch, dtype), device=self.device)
         return tensor
 
-    def planned(self, space: Vector, budget: int | None = 10_000) -> Any:
+    def planned(self, space: Vector | Text, budget: int | None = 10_000) -> Any:
         """Return the solver as it would be in a run."""
         task = Task(space, budget)
         missing = set(self.solver.needs) - task.gives
         if missing:
             raise Skipped(f"it needs {', '.join(sorted(missing))}, and this law answers with values")
         return self.solver.plan(task) if hasattr(self.solver, "plan") else self.solver
+
+    def on(self, landscape: str, d: int, seed: int) -> Trial:
+        """Return the solver on a landscape by name, with ``d`` coordinates or symbols."""
+        if landscape == TEXT:
+            return Trial(self.planned(Text("abc", d)), "c" * d, Key(seed, ("solver",)), bowl)
+        return self.trial(d, seed, LANDSCAPES[landscape])
 
     def trial(self, d: int, seed: int = 0, fun: Landscape = bowl, x0: Any = None, space: Vector | None = None) -> Trial:
         """Return the solver on a landscape in a free space, or in the unit box if it takes no free one."""

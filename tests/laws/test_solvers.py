@@ -81,3 +81,13 @@ def test_declared_laws_exist(name):
 def test_a_bounded_solver_keeps_the_laws_where_it_may_not_move_freely():
     report = check_solver(dfo.CMA(sigma=1e3), laws=["bounds", "failures", "budget"], **LIMITS)
     report.raise_if_failed()
+
+
+def test_a_solver_of_strings_is_tried_on_strings():
+    class OnlyText(dfo.RandomSearch):
+        spaces = frozenset({"text"})
+
+    report = check_solver(OnlyText(), **LIMITS)
+    report.raise_if_failed()
+    assert {"unchanged", "ask-twice", "resume", "state-is-data", "global-rng"} <= set(report.passed)
+    assert report["bounds"].status == "skipped"
