@@ -119,6 +119,7 @@ class AskTell:
 
     def _begin(self) -> None:
         """Draw the solver's next batch."""
+        self._origin: Any = self._state  # what the batch is drawn from; observations move the state on
         self._batch: Batch = self.solver.ask(self._state)
         self._points = _members(decoded(self._batch, self._encoding))
         self._values: list[float | None] = [None] * len(self._points)
@@ -287,7 +288,9 @@ class AskTell:
             pending = tuple((number, asked.member, asked.z) for number, asked in sorted(self._pending.items()))
             counts = (self._serial, self._extras, self._given, self.nfev)
             told = tuple(sorted(self._told))
-            kept = Kept(self._state, tuple(self._values), counts, pending, told, self.best_x, self.best_fun)
+            kept = Kept(
+                self._origin, self._state, tuple(self._values), counts, pending, told, self.best_x, self.best_fun
+            )
             save(path, kept)
 
     def restore(self, path: str) -> None:
@@ -302,8 +305,9 @@ class AskTell:
         if not isinstance(kept, Kept) or type(kept.state) is not type(self._state):
             raise BadState(f"restore: {path} does not hold an AskTell of {type(self.solver).__name__}.")
         with self._lock:
-            self._state, self._told = kept.state, set(kept.told)
+            self._state, self._told = kept.origin, set(kept.told)
             self._begin()
+            self._state = kept.state
             self._values = list(kept.values)
             self._serial, self._extras, self._given, self.nfev = kept.counts
             self.best_x, self.best_fun = kept.best_x, kept.best_fun
@@ -338,6 +342,7 @@ class _Asked:
 class Kept:
     """What :meth:`AskTell.save` writes."""
 
+    origin: Any
     state: Any
     values: tuple[float | None, ...]
     counts: tuple[int, int, int, int]

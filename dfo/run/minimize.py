@@ -144,11 +144,18 @@ def maximize(
         raise InvalidType(f"fun: expected a function of one point, got {short(fun)}.")
     if known is not None:
         known = (known[0], (-np.asarray(known[1], dtype=float)).tolist())
-    return minimize(
-        _Negated(fun), x0, args, method, bounds, constraints, tol, callback, options,
-        budget=budget, seed=seed, batch=batch, workers=workers, known=known, noise=noise, timeout=timeout,
-        stop=stop, vectorized=vectorized, on_error=on_error,
-    ).negated()  # fmt: skip
+    try:
+        result = minimize(
+            _Negated(fun), x0, args, method, bounds, constraints, tol, callback, options,
+            budget=budget, seed=seed, batch=batch, workers=workers, known=known, noise=noise, timeout=timeout,
+            stop=stop, vectorized=vectorized, on_error=on_error,
+        )  # fmt: skip
+    except Exception as error:
+        carried = getattr(error, "result", None)
+        if isinstance(carried, Result):
+            error.result = carried.negated()  # type: ignore[attr-defined]
+        raise
+    return result.negated()
 
 
 class _Negated:

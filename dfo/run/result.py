@@ -140,7 +140,10 @@ class Result:
     def negated(self) -> Result:
         """Return the result with the sign of every value turned, as :func:`dfo.maximize` reports it."""
         return replace(
-            self, fun=-self.fun, best_fun=-self.best_fun, history=replace(self.history, fun=-self.history.fun, sign=-1)
+            self,
+            fun=-self.fun,
+            best_fun=-self.best_fun,
+            history=replace(self.history, fun=-self.history.fun, sign=-self.history.sign),
         )
 
     def __repr__(self) -> str:

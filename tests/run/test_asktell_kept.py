@@ -79,3 +79,13 @@ def test_a_failed_candidate_completes_its_batch():
     assert opt.ask_candidate().id == 4
     assert not opt.pending.keys() - {4}
     assert opt.best_fun == 1.0
+
+
+def test_a_batch_outlives_what_was_observed_after_it_was_drawn(tmp_path):
+    opt = dfo.AskTell("cma", [1.0, 2.0], seed=1)
+    opt.observe([0.3, -0.2], 0.0)
+    waiting = opt.ask()
+    opt.save(tmp_path / "run.npz")
+    again = dfo.AskTell("cma", [1.0, 2.0], seed=1)
+    again.restore(tmp_path / "run.npz")
+    np.testing.assert_array_equal(again.ask(), waiting)
