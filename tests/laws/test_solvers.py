@@ -83,10 +83,11 @@ def test_a_bounded_solver_keeps_the_laws_where_it_may_not_move_freely():
     report.raise_if_failed()
 
 
-def test_a_solver_of_strings_is_tried_on_strings():
-    class OnlyText(dfo.RandomSearch):
-        spaces = frozenset({"text"})
+class OnlyText(dfo.RandomSearch):
+    spaces = frozenset({"text"})
 
+
+def test_a_solver_of_strings_is_tried_on_strings():
     report = check_solver(OnlyText(), **LIMITS)
     report.raise_if_failed()
     assert {"unchanged", "ask-twice", "resume", "state-is-data", "global-rng"} <= set(report.passed)
