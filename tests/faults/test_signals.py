@@ -69,7 +69,7 @@ class Child:
 @pytest.mark.parametrize(
     ("method", "number"),
     [*((method, signal.SIGINT) for method in METHODS), *((method, signal.SIGTERM) for method in SOLVERS)],
-    ids=str,
+    ids=lambda value: getattr(value, "name", value),
 )
 def test_the_first_signal_gives_a_complete_result(method, number):
     child = Child(f"""
