@@ -91,6 +91,7 @@ def run_nevergrad(attempt: Attempt) -> End:
         f.session.recommended = lambda: f.user_point(optimizer.provide_recommendation().value)
         try:
             while True:
+                f.proceed()
                 candidate = optimizer.ask()
                 value = f(candidate.value)
                 optimizer.tell(candidate, value, *([f.violation] if attempt.setup.constraints else []))

@@ -20,6 +20,7 @@ import numpy as np
 __all__ = ["Guest", "load", "quiet"]
 
 _numpy: Any = np.random  # its stubs leave out the functions that exchange the generator
+_THEIRS = r"(scipy|cma|nevergrad|dfo\.run\.\w*peers)(\.|$)"  # modules whose warnings are the peers' own
 _lock = threading.RLock()
 _open = 0
 _filters: Any = None
@@ -29,14 +30,20 @@ _filters: Any = None
 def quiet() -> Iterator[None]:
     """Silence what peers warn about; what the objective warns about stays the user's.
 
-    One set of filters serves all threads; the last to leave puts the user's back.
+    One set of filters serves all threads; the last to leave puts the user's back. (Where Python keeps the
+    filters by context, as without a global lock, each run has its own.)
     """
     global _open, _filters  # noqa: PLW0603  (the filters are the process's, too)
+    if getattr(sys.flags, "context_aware_warnings", False):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=_THEIRS)
+            yield
+        return
     with _lock:
         if not _open:
             _filters = warnings.catch_warnings()
             _filters.__enter__()
-            warnings.filterwarnings("ignore", module=r"(scipy|cma|nevergrad|dfo\.run\.\w*peers)(\.|$)")
+            warnings.filterwarnings("ignore", module=_THEIRS)
         _open += 1
     try:
         yield

@@ -20,7 +20,7 @@ import math
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -70,6 +70,8 @@ SCIPY_GLOBAL = ("differential_evolution", "dual_annealing", "direct", "shgo", "b
 
 PEERS = (*(f"scipy:{name}" for name in (*SCIPY_LOCAL, *SCIPY_GLOBAL)), "pycma", "nevergrad:<name>")
 """The names of peers, as users type them."""
+
+T = TypeVar("T")
 
 End: TypeAlias = tuple[str, str]
 """Status and sentence with which a peer ends by itself."""
@@ -130,14 +132,29 @@ class Objective:
 
     def __call__(self, x: Any) -> float:
         """Evaluate a point; one outside the bounds is projected first."""
+        return self._as_host(lambda: self._value(x))
+
+    def proceed(self) -> None:
+        """End the run if no evaluation can follow, for peers that must not even be asked for one more."""
+        self._as_host(self._check_room)
+
+    def _as_host(self, call: Callable[[], T]) -> T:
+        """Run what is the user's: with the user's random state, and with exceptions that no peer can swallow."""
         try:
             if self.guest is None:
-                return self._value(x)
+                return call()
             with self.guest.away():
-                return self._value(x)
-        except Exception as error:  # peers may swallow or rename what is raised through them
+                return call()
+        except Exception as error:
             self.error = error
             raise _Over from error
+
+    def _check_room(self) -> None:
+        session = self.session
+        if session.spent + session.price > session.budget:
+            session.end("budget")
+        if session.over():
+            raise _Over
 
     def _value(self, x: Any) -> float:
         session = self.session
