@@ -71,7 +71,7 @@ class OracleSubject:
 def repeatable(s: OracleSubject) -> None:
     """The same batch and the same memory give the same answer and the same memory after it, bit for bit.
 
-    Broken by: environments that draw from a generator of their own (gym before 0.26), objectives with hidden state.
+    Broken by: simulators that draw from a generator of their own, and objectives with hidden state.
     """
 
     def body(n: int, seed: int) -> None:
@@ -163,8 +163,8 @@ def _expect_kind(told: Feedback, given: frozenset[str], n: int) -> None:
 def leaves_batch(s: OracleSubject) -> None:
     """Evaluating changes nothing in the batch, to the last bit: an objective gets a private copy.
 
-    Broken by: cmaes and scipy's dual annealing, which hand out their own arrays; and by weights that are
-    perturbed in place and restored by subtraction.
+    Broken by: cmaes and scipy's dual annealing, which hand out their own arrays; and by MeZO, whose perturbed
+    weights are restored by subtraction (MeZO#42).
     """
 
     def body(n: int, seed: int) -> None:

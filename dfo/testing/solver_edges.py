@@ -44,8 +44,7 @@ class _Recorded:
 def budget(s: Subject) -> None:
     """A run never evaluates more than its budget, for any budget from 0 on, and stops short only when finished.
 
-    Broken by: scipy (COBYLA evaluates 5 times on a budget of 0 or 1, differential evolution 15), pycma (8),
-    cmaes and optuna's driver loops (whole generations).
+    Broken by: scipy (COBYLA evaluates 5 times on a budget of 0 or 1, differential evolution 15) and pycma (8).
     """
 
     def body(d: int, seed: int, budget: int) -> None:
@@ -70,7 +69,7 @@ def _bounds(s: Subject, d: int) -> Any:
 def dtype_device(s: Subject) -> None:
     """The points that the objective sees, and the result, are of the library, dtype and device of the start.
 
-    Broken by: evotorch (the result on the CPU), scipy and pycma (everything becomes double numpy).
+    Broken by: scipy, pycma and nevergrad, where everything becomes a numpy array in double precision.
     """
 
     def body(d: int, dtype: str, bounded: bool) -> None:
@@ -102,7 +101,7 @@ BOXES: dict[str, tuple[float, float]] = {
 def bounds(s: Subject) -> None:
     """No point lies outside the bounds, integers are integral, and every solver's own points stay in its space.
 
-    Broken by: scipy's Powell, COBYLA and dual annealing, evotorch (42 of 300 points outside), cmaes at large sigma.
+    Broken by: scipy's Powell, COBYLA and dual annealing from a start outside, evotorch (42 of 300 points).
     """
 
     def body(d: int, seed: int, kind: str, landscape: str) -> None:
@@ -135,7 +134,7 @@ def bounds(s: Subject) -> None:
 def configuration(s: Subject) -> None:
     """A solver's repr builds an equal solver, ``replace`` works, and a mistyped option is answered with the right one.
 
-    Broken by: scipy (unknown options are a warning), nevergrad and evotorch (reprs that cannot be read back).
+    Broken by: scipy, where an unknown option is a warning, and by optimizers that print as ``<object at 0x...>``.
     """
     solver = s.solver
     rebuilt = _read(repr(solver), vars(sys.modules[type(solver).__module__]))

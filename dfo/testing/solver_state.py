@@ -32,8 +32,7 @@ SEEDS = (0, 1, 7, 2**32 - 1)
 def unchanged(s: Subject) -> None:
     """Using a solver changes neither its configuration, nor its class, nor the start.
 
-    Broken by: optimizers that are their own state, where a second run continues the first (cmaes, pycma,
-    nevergrad), and by objectives of a start written in place (scipy before 1.8).
+    Broken by: optimizers that are their own state (cmaes, pycma, nevergrad), where a second run continues the first.
     """
 
     def body(d: int, seed: int, landscape: str) -> None:
@@ -92,8 +91,8 @@ def ask_twice(s: Subject) -> None:
 def resume(s: Subject) -> None:
     """Stopped at any step, saved, loaded and continued, a run is the one that was never stopped, bit for bit.
 
-    Broken by: scipy (no resumption at all), nevergrad and optuna (the resumed run draws other points), BoTorch
-    and others that keep phases in generators or on the call stack.
+    Broken by: scipy (no resumption at all), optuna (the sampler's generator is not stored, the resumed run is
+    another), pymoo's CMA-ES (a Python generator, pymoo#312).
     """
     visited: set[str] = set()
 
@@ -116,7 +115,8 @@ def resume(s: Subject) -> None:
 def state_is_data(s: Subject) -> None:
     """A state holds arrays, numbers, strings, keys, None, tuples and dataclasses of these, nothing else.
 
-    Broken by: optimizers that can be saved by pickle only, and then not always (cmaes#7, nevergrad#1355).
+    Broken by: optimizers that can be saved by pickle only, and then not always (cmaes#7, nevergrad#1355), with the
+    code that a pickle may run (nevergrad's ``Optimizer.load``).
     """
 
     def body(d: int, seed: int, landscape: str) -> None:
@@ -186,8 +186,8 @@ def _restore(states: dict[str, Any]) -> None:
 def seeds(s: Subject) -> None:
     """Every integer from 0 on is a seed of its own, and equal seeds give equal runs.
 
-    Broken by: libraries where seed 0 means "none" or "the time" (pycma), or that keep 32 bits of it (numpy's
-    legacy RandomState, and all that feed it). A solver that draws nothing gives one run for all seeds.
+    Broken by: pycma (seed 0 means the time, pycma#228), zo2 (0 is not a seed), and all that feed numpy's RandomState
+    (32 bits). A solver that draws nothing gives one run for all seeds.
     """
     several = (0, 1, 5, 2**32 - 1, 2**32 + 5, 2**64 + 5)
 
@@ -243,8 +243,8 @@ def _top(trial: Trial, batch: Any) -> Ranking:
 def extended_budget(s: Subject) -> None:
     """A run cut in the middle of a batch is completed by a larger budget into the run that was never cut.
 
-    Broken by: every library that throws the evaluated part of a generation away (pycma, cmaes, scipy's
-    differential evolution).
+    Broken by: codes whose unit is the generation, which overrun the budget by the rest of it (pycma, cmaes, scipy's
+    differential evolution) and cannot be continued from its middle.
     """
 
     def body(d: int, seed: int, cut: int) -> None:

@@ -26,8 +26,7 @@ BOOK: dict[str, Law] = {}
 def translation(s: Subject) -> None:
     """Moving the objective and the start by c moves every point by c, to rounding.
 
-    Broken by: simplices built from a percentage of each coordinate (scipy's Nelder-Mead: a start at 0 gets
-    another simplex), and steps in units of x0 (many SPSA codes).
+    Broken by: scipy's Nelder-Mead, whose first simplex is 5 % of each coordinate of the start, and 0.00025 at zero.
     """
     if not s.free():
         raise Skipped("it does not move in a free space")
@@ -82,7 +81,8 @@ def rank_invariance(s: Subject) -> None:
 def libraries_agree(s: Subject) -> None:
     """A run on torch tensors visits the points of the run on numpy arrays, to rounding.
 
-    Broken by: libraries with one code per array library (evotorch, PyTorch ports of CMA-ES), where the two drift.
+    Broken by: eigenvectors used as LAPACK returns them, whose signs no two builds agree on; and by every port of an
+    algorithm to another array library that draws its own random numbers.
     """
     torch_or_skip()
 
