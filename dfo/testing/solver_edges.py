@@ -69,7 +69,7 @@ def _bounds(s: Subject, d: int) -> Any:
 def dtype_device(s: Subject) -> None:
     """The points that the objective sees, and the result, are of the library, dtype and device of the start.
 
-    Broken by: scipy, pycma and nevergrad, where everything becomes a numpy array in double precision.
+    Broken by: scipy, pycma and nevergrad, where a tensor comes back as a numpy array.
     """
 
     def body(d: int, dtype: str, bounded: bool) -> None:
