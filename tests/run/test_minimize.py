@@ -728,7 +728,6 @@ def test_maximize_takes_functions(fun):
         dfo.maximize(fun, X0)
 
 
-@pytest.mark.xfail(strict=True, reason="the result that an exception carries is in the minimised sign")
 def test_result_of_an_exception_of_maximize_has_the_user_s_sign():
     calls = []
 
