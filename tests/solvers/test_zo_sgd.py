@@ -98,7 +98,8 @@ def test_adam_takes_steps_of_length_lr_first_and_amsgrad_never_lengthens_them():
 @pytest.mark.parametrize("rule", ["sgd", "momentum", "sign", "adam", "amsgrad", "conservative", "svrg"])
 def test_every_rule_descends_without_a_step_size(rule):
     found = [
-        dfo.minimize(quadratic, np.ones(6), method=dfo.ZOSGD(rule=rule), budget=1500, seed=seed).fun for seed in range(3)
+        dfo.minimize(quadratic, np.ones(6), method=dfo.ZOSGD(rule=rule), budget=1500, seed=seed).fun
+        for seed in range(3)
     ]
     assert np.median(found) < 0.05 * quadratic(np.ones(6))
 

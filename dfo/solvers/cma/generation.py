@@ -59,15 +59,16 @@ def rates(d: int, n: int, diagonal: bool) -> Rates:
 
 
 def orthogonalized(Z: Any) -> Any:
-    """Return ``(n, d)`` normal steps made orthogonal in groups of ``d``; each keeps its law and its length."""
-    xp, n, d = namespace(Z), Z.shape[0], Z.shape[1]
+    """Return ``(..., n, d)`` normal steps made orthogonal in groups of ``d``; each keeps its law and its length."""
+    xp, n, d = namespace(Z), Z.shape[-2], Z.shape[-1]
     groups = []
     for at in range(0, n, d):
-        group = Z[at : at + d]
-        q, r = xp.linalg.qr(group.T)
-        lengths = xp.sqrt((group * group).sum(axis=1))
-        groups.append((q * (xp.sign(xp.linalg.diagonal(r)) * lengths)).T)  # the signs make the law exactly Haar
-    return groups[0] if len(groups) == 1 else xp.concat(groups)
+        group = Z[..., at : at + d, :]
+        q, r = xp.linalg.qr(xp.matrix_transpose(group))
+        lengths = xp.sqrt((group * group).sum(axis=-1))
+        signs = xp.sign(xp.linalg.diagonal(r))  # with them the law is exactly Haar's
+        groups.append(xp.matrix_transpose(q) * (signs * lengths)[..., None])
+    return groups[0] if len(groups) == 1 else xp.concat(groups, axis=-2)
 
 
 class Generation(NamedTuple):

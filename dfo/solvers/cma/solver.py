@@ -59,6 +59,8 @@ class CMAState:
     ended: str  # why the last run ended; empty while the first one goes on
     champion: Array  # (d,) final mean of the best finished run
     champion_level: float  # mean of its last lowest merits
+    drawn: Array  # (k, n, d) steps of this and the next generations: small ones are cheaper drawn together
+    drawn_at: int  # the question of the first of them
     key: Key
     step: int
 
@@ -157,14 +159,25 @@ class CMA:
         recent = np.full((2, max(window(d, regime.population), 20 + 4 * patience(d, regime.population))), np.inf)
         return CMAState(
             x0, onto_line(self.space, mean), (self.sigma or 0.5) * regime.sigma, zero, zero, eye,
-            one[:0] if self.diagonal else eye, one, recent, np.inf, 0, regime, "", zero, np.inf, key, step,
+            one[:0] if self.diagonal else eye, one, recent, np.inf, 0, regime, "", zero, np.inf,
+            self._drawn(key, step, regime.population, x0), step, key, step,
         )  # fmt: skip
+
+    def _drawn(self, key: Key, step: int, n: int, like: Array) -> Array:
+        """Draw the standard normal steps of the generations from question ``step`` on."""
+        d = int(like.shape[0])
+        Z = normal(key.child(step), (max(1, min(16, 4096 // (n * d))), n, d), like)
+        return orthogonalized(Z) if self.orthogonal and d < 5 * n else Z  # beyond that they nearly are
+
+    def _next(self, s: CMAState, step: int) -> tuple[Array, int]:
+        """Return the steps drawn for question ``step`` and later ones, and the first question they are for."""
+        if step - s.drawn_at < s.drawn.shape[0]:
+            return s.drawn, s.drawn_at
+        return self._drawn(s.key, step, s.regime.population, s.mean), step
 
     def ask(self, s: CMAState) -> Points:
         """Sample a generation: ``x = m + sigma C^1/2 z`` (eqs. 38-40)."""
-        Z: Any = normal(s.key.child(s.step), (s.regime.population, s.mean.shape[0]), s.mean)
-        if self.orthogonal and Z.shape[1] < 5 * Z.shape[0]:  # beyond that they nearly are
-            Z = orthogonalized(Z)
+        Z: Any = s.drawn[s.step - s.drawn_at]
         Y = Z * s.D if self.diagonal else Z @ s.root
         return Points(into_box(self.space, s.mean + self._stretch(s) * Y), step=s.step, latent=Z)
 
@@ -181,7 +194,8 @@ class CMA:
         merit = merits(told)
         comparable = isinstance(told, Values)
         if not comparable and np.isnan(merit).all():  # a skipped ranking
-            return replace(s, step=s.step + 1)
+            drawn, at = self._next(s, s.step + 1)
+            return replace(s, step=s.step + 1, drawn=drawn, drawn_at=at)
         g = generation(rates(s.mean.shape[0], s.regime.population, self.diagonal), merit, batch.latent)  # type: ignore[attr-defined]
         s = self._update(s, g, comparable)
         ended = self._ended(s, g)
@@ -214,7 +228,8 @@ class CMA:
             recent = np.concatenate((recent[:, 1:], ((low,), (g.median,))), axis=1)
         return CMAState(
             s.x0, s.mean + self._stretch(s) * y_mean, min(s.sigma * math.exp(pace), 1e150), p_sigma, p_c, C, root, D,
-            recent, min(low, s.best), s.age + 1, s.regime, s.ended, s.champion, s.champion_level, s.key, s.step + 1,
+            recent, min(low, s.best), s.age + 1, s.regime, s.ended, s.champion, s.champion_level,
+            *self._next(s, s.step + 1), s.key, s.step + 1,
         )  # fmt: skip
 
     def _adapted(self, s: CMAState, g: Generation, p_c: Any, slow: bool) -> Any:
