@@ -39,7 +39,7 @@ def run_pycma(attempt: Attempt) -> End:
 
     Its options are those of ``cma.CMAOptions``, and ``sigma``, ``population``, ``bipop`` and ``tol``.
     """
-    with _lend(attempt):
+    with _lend(attempt).here():
         cma = _load("pycma", "cma")
         options = attempt.options([*cma.CMAOptions.defaults(), "sigma", "population", "bipop", "tol"])
         if attempt.setup.constraints:
@@ -64,6 +64,7 @@ def run_pycma(attempt: Attempt) -> End:
         def note(es: Any) -> None:
             session = attempt.f.session
             session.recommended = lambda: attempt.f.user_point(es.result.xfavorite)
+            session.gauges = lambda: {"sigma": float(es.sigma), "population": float(es.popsize)}
 
         _, es = cma.fmin2(
             attempt.f, begin, sigma, {**fixed, **bounds, **options},
@@ -76,7 +77,8 @@ def run_pycma(attempt: Attempt) -> End:
 
 def run_nevergrad(attempt: Attempt) -> End:
     """Ask and tell an optimizer of nevergrad's registry; its only option is ``num_workers``."""
-    with _lend(attempt):
+    guest = _lend(attempt)
+    with guest.here():
         nevergrad = _load(attempt.name, "nevergrad")
         f, name = attempt.f, attempt.name.partition(":")[2] or "NGOpt"
         registry = nevergrad.optimizers.registry
@@ -88,7 +90,12 @@ def run_nevergrad(attempt: Attempt) -> End:
         space = nevergrad.p.Array(init=attempt.start, **sides)
         space.random_state = np.random.RandomState(attempt.seed)
         optimizer = registry[name](parametrization=space, budget=max(f.session.budget, 1), **options)
-        f.session.recommended = lambda: f.user_point(optimizer.provide_recommendation().value)
+
+        def recommended() -> Any:
+            with guest.here():
+                return f.user_point(optimizer.provide_recommendation().value)
+
+        f.session.recommended = recommended
         try:
             while True:
                 f.proceed()

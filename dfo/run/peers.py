@@ -158,7 +158,7 @@ class Objective:
 
     def _value(self, x: Any) -> float:
         session = self.session
-        if session.over():
+        if self.error is not None or session.over():
             raise _Over
         batch = Points(self._point(x)[None])
         told = session.evaluate(batch)
@@ -274,22 +274,28 @@ def run_peer(setup: Setup, session: Session, known: Any = None) -> None:
         session.note_known(known[0][lowest], float(known[1][lowest]))
         if not setup.given:
             start = session.encoding.encode(known[0][lowest])
-    f = Objective(session)
+    f, end = Objective(session), None
     try:
         with quiet():
             end = _attempts(f, setup, np.array(to_numpy(start), dtype=float))
     except _Over:
-        if f.error is not None:
-            raise f.error from None
-        return
+        pass
     except Exception as error:
-        if not session.nfev:
-            raise
-        session.end("error", f"{setup.solver} raised {type(error).__name__}: {error}")
-        error.add_note(f"{setup.solver} raised this, not dfo, after {session.nfev} evaluations; see error.result.")
-        raise ObjectiveRaised(error) from error
-    if not session.over():
+        if f.error is None:
+            _give_up(setup, session, error)
+    if f.error is not None:
+        raise f.error
+    if end is not None and not session.over():
         session.end(*end)
+
+
+def _give_up(setup: Setup, session: Session, error: Exception) -> None:
+    """Raise what the peer itself raised, with what was learned before."""
+    if not session.nfev:
+        raise error
+    session.end("error", f"{setup.solver} raised {type(error).__name__}: {error}")
+    error.add_note(f"{setup.solver} raised this, not dfo, after {session.nfev} evaluations; see error.result.")
+    raise ObjectiveRaised(error) from error
 
 
 def _check(setup: Setup, session: Session) -> None:

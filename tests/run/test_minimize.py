@@ -368,6 +368,38 @@ def test_batches_that_are_none(batch):
         dfo.minimize(sphere, X0, method="cma", batch=batch, budget=20)
 
 
+# ---------------------------------------------------------------------- the automatic choice
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "method"),
+    [({"budget": 200}, "NelderMead("), ({"budget": 2000}, "CMA("), ({"noise": False, "budget": 200}, "scipy:SLSQP"),
+     ({"noise": True, "budget": 200}, "CMA("), ({"noise": False, "constraints": ABOVE}, "scipy:COBYLA"),
+     ({"constraints": ABOVE}, "CMA("), ({}, "CMA("), ({"noise": False, "budget": 2000}, "CMA(")],
+    ids=repr,
+)  # fmt: skip
+def test_automatic(kwargs, method):
+    """The rule of ``dfo.run.auto``, with its reason in the result."""
+    res = dfo.minimize(sphere, [2.0, 2.0, -1.0], **kwargs)
+    assert res.method.startswith(method)
+    assert res.reason in repr(res)
+    assert res.reason
+
+
+def test_automatic_by_size_and_kind():
+    assert dfo.minimize(lambda x: float(x @ x), np.ones(200), budget=40).method.startswith("SepCMA(")
+    assert dfo.minimize(len, dfo.Text("ab", 3), budget=40).method.startswith("RandomSearch(")
+    ranked = dfo.minimize(dfo.RankOracle(lambda points: [0]), X0, budget=40)
+    assert ranked.method.startswith("CMA(")
+
+
+def test_automatic_quasi_newton_restarts_while_budget_is_left():
+    f = Counted(lambda x: float(np.cos(3 * x).sum() + 0.1 * (x**2).sum()))
+    res = dfo.minimize(f, X0, bounds=[(-9, 9)] * 3, noise=False, budget=300)
+    assert res.method == "scipy:SLSQP"
+    assert (res.nfev, len(f.points), res.status) == (300, 300, "budget")
+
+
 # ---------------------------------------------------------------------- seed
 
 

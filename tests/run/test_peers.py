@@ -1,5 +1,6 @@
 """Other people's optimizers keep dfo's promises: budget, bounds, masks, stops, seeds, and leave no traces."""
 
+import contextlib
 import inspect
 import os
 import random
@@ -467,6 +468,31 @@ def test_a_peer_that_breaks_leaves_the_result_so_far(monkeypatch):
     assert any("scipy:direct raised this" in note for note in caught.value.__notes__)
 
 
+def swallowing(fun, bounds, maxfun=None, maxiter=None, callback=None):
+    """A peer that catches everything."""
+    for _ in range(9):
+        with contextlib.suppress(BaseException):
+            fun(np.array([0.5, 0.25]))
+    return scipy.optimize.OptimizeResult(x=np.zeros(2), success=True, message="all is well", nit=1)
+
+
+def test_a_peer_that_swallows_everything(monkeypatch):
+    monkeypatch.setattr(scipy.optimize, "direct", swallowing)
+    kwargs = {"bounds": [(0, 1)] * 2, "method": "scipy:direct"}
+    f = Seen(lambda x: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        dfo.minimize(f, [0.5, 0.5], budget=50, **kwargs)
+    assert len(f.points) == caught.value.result.nfev == 1
+    f = Seen(parabola)
+    with pytest.raises(errors.InvalidType):
+        dfo.minimize(f, [0.5, 0.5], budget=50, callback=lambda progress: True, **kwargs)
+    assert len(f.points) == 1
+    f = Seen(parabola)
+    res = dfo.minimize(f, [0.5, 0.5], budget=4, **kwargs)
+    assert (res.status, res.nfev, len(f.points)) == ("budget", 4, 4)
+    assert dfo.minimize(f, [0.5, 0.5], budget=40, **kwargs).message == "all is well"
+
+
 # ---------------------------------------------------------------------- ends
 
 
@@ -741,6 +767,12 @@ def test_nothing_of_the_process_is_touched(method, tmp_path, monkeypatch, capfd)
 
     before = state()
     dfo.minimize(rugged, [0.5, 1.0, -1.0], method=method, bounds=BOX, budget=60)
+    seen = []
+    dfo.minimize(
+        rugged, [0.5, 1.0, -1.0], method=method, bounds=BOX, budget=30, noise=True, callback=lambda p: seen.append(
+            (p.recommended(), p.gauges()))
+    )  # fmt: skip
+    assert all(len(x) == 3 for x, _ in seen)
     assert state() == before
     assert capfd.readouterr() == ("", "")
 
