@@ -148,7 +148,7 @@ def check(
 
 @app.command()
 def measure(
-    name: Annotated[str, typer.Argument(help="One of cma-medians, overhead, zo-sgd.")],
+    name: Annotated[str, typer.Argument(help="One of bbob (long), cma-medians, overhead, zo-sgd.")],
     out: Annotated[str | None, typer.Option(help="Write the record to this JSON file.")] = None,
     json: Json = False,
 ) -> None:
