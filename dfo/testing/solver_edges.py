@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import sys
 import warnings
 from dataclasses import fields, replace
@@ -11,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from dfo.arrays import is_torch, to_numpy
+from dfo.batch import Batch, Linear
 from dfo.errors import EvaluationWarning, UnknownName
 from dfo.run.minimize import minimize
 from dfo.spaces import Box
-from dfo.testing.equal import difference
+from dfo.testing.equal import difference, numbers
 from dfo.testing.laws import Law, expect, law
 from dfo.testing.solver_state import DIMS, SEEDS
-from dfo.testing.trial import LANDSCAPES, Landscape, Subject, bowl, doubles, points_of
+from dfo.testing.trial import LANDSCAPES, Landscape, Subject, Trial, bowl, doubles, points_of
 
 __all__ = ["BOOK"]
 
@@ -128,6 +130,42 @@ def bounds(s: Subject) -> None:
     s.cases.each(inner, d=DIMS, seed=SEEDS)
     every = [{"d": 3, "seed": 0, "kind": kind, "landscape": "bowl"} for kind in BOXES]
     s.cases.each(body, every, d=DIMS, seed=SEEDS, kind=list(BOXES), landscape=list(LANDSCAPES))
+
+
+@law(BOOK, "optional-members")
+def optional_members(s: Subject) -> None:
+    """Where they exist, gauges are numbers, ``finished`` is a sentence or None, and ``observe`` keeps the state sound.
+
+    Broken by: nothing in particular, which is what makes other people's hooks and progress bars crash.
+    """
+
+    def body(d: int, seed: int, landscape: str) -> None:
+        trial = s.on(landscape, d, seed)
+        solver = trial.solver
+        for i, (state, batch) in enumerate(trial.steps(12)):
+            gauges = solver.gauges(state) if hasattr(solver, "gauges") else {}
+            for name, value in gauges.items():
+                expect(type(name) is str and isinstance(value, (int, float)), f"gauge {name!r} is {value!r}")
+            why = solver.finished(state) if hasattr(solver, "finished") else None
+            expect(why is None or (isinstance(why, str) and why != ""), f"finished says {why!r}")
+            stage, stages = getattr(state, "stage", None), getattr(solver, "stages", ())
+            expect(stage is None or stage in stages, f"stage {stage!r} is not one of {stages}")
+            if hasattr(solver, "observe") and i % 4 == 3:
+                _observed(trial, state, batch)
+
+    s.cases.each(body, d=DIMS, seed=SEEDS, landscape=s.landscapes)
+
+
+def _observed(trial: Trial, state: Any, batch: Batch) -> None:
+    """Demand that points evaluated elsewhere leave a state that is sound, and the same each time."""
+    values = trial.answer(batch).f - 10.0  # better than what the solver knows
+    members: Any = batch.dense() if isinstance(batch, Linear) else [batch.member(i) for i in range(len(batch))]
+    after = [trial.solver.observe(copy.deepcopy(state), copy.deepcopy(members), values.copy()) for _ in range(2)]
+    found = difference(*after)
+    expect(not found, f"observing the same twice gives two states: state{found}")
+    bad = [where for where, x in numbers(after[0]) if np.isnan(x).any()]
+    expect(not bad, f"NaN in state{', state'.join(bad)} after observing")
+    expect(len(trial.solver.ask(after[0])) > 0, "nothing is asked after observing")
 
 
 @law(BOOK, "configuration")

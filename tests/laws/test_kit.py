@@ -220,6 +220,16 @@ class MoreThanItSays(Good):
         return Short(super().ask(s).X, step=s.step)
 
 
+class GaugesText(Good):
+    def gauges(self, s):
+        return {"radius": str(s.radius)}
+
+
+class ObservesNaN(Good):
+    def observe(self, s, points, values):
+        return replace(s, x=points[0] * np.nan)
+
+
 DEFECTS = {
     DrawsGlobally: {"global-rng"},
     ReadsGlobally: {"global-rng"},
@@ -241,6 +251,8 @@ DEFECTS = {
     OtherOnTorch: {"libraries-agree"},
     MakesDoubles: {"dtype-device"},
     NeverLearns: {"sphere"},
+    GaugesText: {"optional-members"},
+    ObservesNaN: {"optional-members"},
 }
 
 
