@@ -38,8 +38,9 @@ class Batch:
     Args:
         step: number of the question within its run; repeated asks repeat it.
         data: ``(n,)`` integers, or None: what each member sees (minibatch, episode seed, fidelity).
-            Equal numbers mean the same data.
-        lane: ``(n,)`` integers, or None: which persistent inner state each member continues.
+            Equal numbers mean the same data; with None the oracle chooses.
+        lane: ``(n,)`` integers, or None: which persistent inner state each member continues; with None each
+            member has a fresh one, which is not kept.
         commit: whether the inner states advance.
         top: how many of the best a ranking has to name; None for all.
         port: ``"value"``, or ``"propose"`` for a question to a second oracle that suggests points.

@@ -71,7 +71,11 @@ class BoxEncoding:
         self._fixed = scaled & (half == 0.0)
         self._scaled, self._low = scaled, low
         self._divisor = np.where(scaled & ~self._fixed, half, 0.5)
+        like: Array = x0 if is_torch(x0) or np.asarray(x0).dtype.kind == "f" else x
+        limits = namespace(like).finfo(like.dtype)
+        inside = scaled & ~self._fixed & (x > low) & (x < high)  # rounding must not move the start onto a bound
         start = self._unit(x)
+        start = np.where(inside, np.clip(start, float(limits.tiny), 1.0 - float(limits.eps)), start)
         cells = np.where(scaled & (box.cells > 0), box.cells / 2 / self._divisor, box.cells)
         self.inner: Vector = Box(
             np.where(scaled, 0.0, box.lower),
@@ -81,7 +85,6 @@ class BoxEncoding:
         self._huge = bool(np.any(half > np.finfo(float).max / 2))
         width = np.where(scaled, half if self._huge else 2 * half, 0.5 if self._huge else 1.0)
         self._integer = box.integer if box.integer.any() else None
-        like: Array = x0 if is_torch(x0) or np.asarray(x0).dtype.kind == "f" else x
         self.start, self._anchor, self._width = (as_like(v, like) for v in (start, x, width))
         self._lower, self._upper = as_like(box.lower, like), as_like(box.upper, like)
         self._zero, self._one = as_like(self.inner.lower, like), as_like(self.inner.upper, like)
@@ -101,7 +104,10 @@ class BoxEncoding:
         """Return the ``(n, d)`` points at ``z``."""
         xp, z = self._xp, self._xp.clip(z, self._zero, self._one)
         shift = (z - self.start) * self._width
-        x = 2.0 * (self._anchor / 2 + shift) if self._huge else self._anchor + shift
+        if self._huge:
+            x = 2.0 * xp.clip(self._anchor / 2 + shift, self._lower / 2, self._upper / 2)
+        else:
+            x = self._anchor + shift
         x = xp.where(z <= self._zero, self._lower, xp.where(z >= self._one, self._upper, x))
         if self._integer is not None:
             x = xp.where(self._integer, xp.round(x), x)

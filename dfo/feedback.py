@@ -61,7 +61,8 @@ class Values:
         f: ``(n,)`` values; infinite where ``failed``.
         stderr: ``(n,)`` standard errors, or None.
         failed: ``(n,)`` true where an evaluation gave no usable value, or None if none did.
-        ended: ``(n,)`` true where an unrolled inner problem ended in this unroll.
+        ended: ``(n,)`` true where an unrolled inner problem ended in this unroll. The unroll stops there: later
+            ``losses`` are NaN, ``f`` sums what was run, and the lane begins anew with the next unroll.
         losses: ``(n, k)`` per-step losses of an unroll.
         violation: ``(n,)`` total constraint violation, 0 where feasible, or None without constraints.
         behaviour: ``(n, b)`` what a member did, for novelty.
@@ -114,9 +115,9 @@ class Values:
         merit = np.where(self.valid, self.f, np.inf)
         if self.violation is not None:
             bad = self.valid & (self.violation > 0.0)
-            with np.errstate(over="ignore"):
-                level = 1e300 * (1.0 + np.arctan(np.log1p(self.violation)) + np.minimum(self.violation, 1.0))
-            merit = np.where(bad, level, merit)
+            # logarithms span -745 .. 710, so that levels span 2.5e306 .. 1.75e307, above every feasible value
+            level = 1e304 * (1000.0 + np.minimum(np.log(np.where(bad, self.violation, 1.0)), 750.0))
+            merit = np.where(bad, level, np.where(self.valid, np.minimum(merit, 1e306), merit))
         return merit
 
     def ranking(self) -> Ranking:

@@ -25,6 +25,7 @@ import math
 import threading
 from dataclasses import dataclass
 from hashlib import blake2b
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class Key:
 
     def child(self, *parts: int | str) -> Key:
         """Return the key at ``path + parts``; different parts name independent streams."""
-        return Key(self.seed, self.path + tuple(p if type(p) is int or type(p) is str else int(p) for p in parts))
+        return Key(self.seed, self.path + tuple(str(p) if isinstance(p, str) else index(p) for p in parts))
 
     @property
     def words(self) -> tuple[int, int]:

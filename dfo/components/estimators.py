@@ -16,10 +16,24 @@ import numpy as np
 
 from dfo.arrays import Floats
 
-__all__ = ["FILTERS", "SCHEMES", "Filter", "Scheme", "calls", "differences", "filtered", "layout", "weights"]
+__all__ = [
+    "FILTERS",
+    "SCHEMES",
+    "STEEPEST",
+    "Filter",
+    "Scheme",
+    "calls",
+    "differences",
+    "filtered",
+    "layout",
+    "weights",
+]
 
 Scheme = Literal["central", "forward", "one-point", "residual"]
 SCHEMES: tuple[Scheme, ...] = ("central", "forward", "one-point", "residual")
+
+STEEPEST = 1e150
+"""Slopes at and above this are missing: their squares would overflow."""
 
 Filter = Literal["none", "sign", "clip", "standardized"]
 FILTERS: tuple[Filter, ...] = ("none", "sign", "clip", "standardized")
@@ -44,7 +58,7 @@ def layout(scheme: Scheme, q: int, radius: float) -> tuple[np.ndarray[tuple[int]
 
 
 def differences(scheme: Scheme, f: Floats, radius: float, previous: float = 0.0) -> Floats:
-    """Return ``(q,)`` estimates of the directional derivatives; NaN where a value is missing.
+    """Return ``(q,)`` estimates of the directional derivatives; NaN where a value is missing or of no use.
 
     Args:
         scheme: central ``(f+ - f-) / 2 mu``; forward ``(f+ - f) / mu``; one-point ``f+ / mu``; residual
@@ -54,15 +68,19 @@ def differences(scheme: Scheme, f: Floats, radius: float, previous: float = 0.0)
         previous: the last value of the previous step (residual only).
     """
     f = np.where(np.isfinite(f), f, np.nan)
+    with np.errstate(over="ignore"):
+        slopes = _rise(scheme, f, previous) / radius
+    return np.where(np.abs(slopes) < STEEPEST, slopes, np.nan)
+
+
+def _rise(scheme: Scheme, f: Floats, previous: float) -> Floats:
     if scheme == "central":
-        rise = (f[0::2] - f[1::2]) / 2.0
-    elif scheme == "forward":
-        rise = f[1:] - f[0]
-    elif scheme == "residual":
-        rise = f - np.concatenate([[previous], f[:-1]])
-    else:
-        rise = f
-    return np.asarray(rise / radius)
+        return np.asarray((f[0::2] - f[1::2]) / 2.0)
+    if scheme == "forward":
+        return np.asarray(f[1:] - f[0])
+    if scheme == "residual":
+        return np.asarray(f - np.concatenate([[previous], f[:-1]]))
+    return f
 
 
 def filtered(kind: Filter, slopes: Floats, limit: float) -> Floats:

@@ -13,6 +13,9 @@ up to 10,000 variables                 sep-cma
 more                                   zo-sgd
 =====================================  =====================================================
 
+With ``batch`` only methods that ask about several points at once are taken. ``workers`` has no say: it never changes a
+result.
+
 The quasi-Newton peer is chosen only on the user's word that values carry no noise: it is the best
 of all at small budgets on smooth functions and the worst when a value jitters or is missing.
 """
@@ -25,20 +28,26 @@ __all__ = ["choose"]
 
 
 def choose(
-    space: object, dim: int, budget: int | None, noise: object, gives: frozenset[str], integers: bool
+    space: object,
+    dim: int,
+    budget: int | None,
+    noise: object,
+    gives: frozenset[str],
+    integers: bool,
+    serial: bool = True,
 ) -> tuple[str, str]:
-    """Return the method and the reason in one sentence."""
+    """Return the method and the reason in one sentence; without ``serial`` only methods that ask in batches."""
     if isinstance(space, Text):
         return "random", "points are text"
     if "values" not in gives:
         return "cma", "the oracle only ranks"
-    smooth = noise is False and not integers and isinstance(space, (Free, Box))
+    smooth = noise is False and serial and not integers and isinstance(space, (Free, Box))
     if "violations" in gives:
         return ("scipy:COBYLA", "constraints, no noise") if smooth else ("cma", "constraints")
     per_dim = (budget or 1000 * dim) / dim
     if smooth and 2 <= dim <= 50 and per_dim <= 100:
         return "scipy:SLSQP", f"no noise, {dim} variables, {per_dim:.0f} evaluations per variable"
-    if dim <= 5 and per_dim < 300 and not integers and noise is None:
+    if serial and dim <= 5 and per_dim < 300 and not integers and noise is None:
         return "nelder-mead", f"{dim} variables, {per_dim:.0f} evaluations per variable"
     if dim <= 100:
         return "cma", f"{dim} variables"

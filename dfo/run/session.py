@@ -148,6 +148,8 @@ class Session:
         except Halted as halt:
             self._halted(asked, halt)
             return None
+        if told is None:
+            return None
         if cut:
             self._keep(told)
             self.end("budget", f"The evaluation budget of {self.budget} is spent.")
@@ -156,7 +158,7 @@ class Session:
             told, self._partial = self._partial.joined(told), None
         return told
 
-    def _answer(self, batch: Batch) -> Feedback:
+    def _answer(self, batch: Batch) -> Feedback | None:
         limit = self.oracle.max_batch
         if limit is not None and len(batch) > limit:
             return self._in_pieces(batch, limit)
@@ -164,7 +166,7 @@ class Session:
         self.count(batch, told)
         return told
 
-    def _in_pieces(self, batch: Batch, limit: int) -> Feedback:
+    def _in_pieces(self, batch: Batch, limit: int) -> Values | None:
         if "values" not in self.oracle.gives:
             raise IncompatibleOracle(
                 f"The oracle ranks at most {limit} candidates at once, but the solver asked about {len(batch)}."
@@ -172,10 +174,16 @@ class Session:
             )
         told: Values | None = None
         for at in range(0, len(batch), limit):
-            piece = self._answer(batch.part(at, min(at + limit, len(batch))))
+            asked = batch.part(at, min(at + limit, len(batch)))
+            try:
+                piece = self._answer(asked)
+            except Halted as halt:  # the pieces before are in the books already
+                if told is not None:
+                    self._keep(told)
+                self._halted(asked, halt)
+                return None
             assert isinstance(piece, Values)
             told = piece if told is None else told.joined(piece)
-        assert told is not None
         return told
 
     def _keep(self, told: Feedback) -> None:

@@ -14,7 +14,7 @@ from dfo.protocols import CONSTRAINTS, Hook, Oracle, Task
 from dfo.random import Key
 from dfo.run import auto, validate
 from dfo.run.hooks import Print, as_hooks
-from dfo.run.loop import check_fits
+from dfo.run.loop import check_fits, lanes_of
 from dfo.run.peers import PEERS, is_peer
 from dfo.run.stopping import AnyOf, MaxEvals, MaxSteps, MaxTime, seconds
 from dfo.run.workers import mapper_of
@@ -111,14 +111,15 @@ def resolve(
     seen = encoding(space, start)
     noisy = bool(noise)
     integers = isinstance(seen.inner, Box) and bool(seen.inner.cells.any())
-    reason = ""
+    reason, serial = "", count is None  # workers must not matter: they never change a result
     if (isinstance(method, str) and method == "auto") or method is None:
-        method, reason = auto.choose(space, space.dim, granted, noise, oracle.gives, integers)
+        method, reason = auto.choose(space, space.dim, granted, noise, oracle.gives, integers, serial)
     solver: Any = method
     if not (isinstance(method, str) and is_peer(method)):
         task = Task(seen.inner, granted, count, oracle.gives, noisy, oracle.max_batch)
         solver = solver_of(method, options, tol, task)
         check_fits(solver, oracle, method if isinstance(method, str) else type(method).__name__)
+        noisy = noisy or lanes_of(solver) > 0  # a value depends on the inner state: the lowest one seen is no result
     else:
         if count is not None:
             raise InvalidArgument(f"batch: {method} chooses its own; drop it, or use one of dfo's solvers.")

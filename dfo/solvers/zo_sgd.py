@@ -193,18 +193,23 @@ class ZOSGD(Staged):
     def tell_probe(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
         """Choose the step from curvature, and from a bound on its length where there is none."""
         f, mu, d = _values(told), 10 * self._radius(s.x), size(s.x)
-        s = replace(s, stage=self._first_stage, step=s.step + 1)
         center, pairs = f[0], f[1:].reshape(-1, 2)
         good = np.isfinite(pairs).all(axis=1)
-        if not math.isfinite(center) or not good.any():
-            return s
+        if not math.isfinite(center) or not good.any():  # once more, along other directions
+            return replace(s, age=s.age + 1, step=s.step + 1)
+        s = replace(s, stage=self._first_stage, step=s.step + 1)
         pairs = pairs[good]
-        bend = np.abs(pairs.sum(axis=1) - 2 * center) / mu**2  # |u^T H u|
-        noise = 16 * np.finfo(float).eps * (abs(center) + np.abs(pairs).max()) / mu**2
-        slope = math.sqrt(float((((pairs[:, 0] - pairs[:, 1]) / (2 * mu)) ** 2).mean()))  # ~ |g|
-        longest = 0.1 * math.sqrt(d) / max(slope * math.sqrt(1 + d / (self.samples or 1)), 1e-300)
-        q, trace = self.samples or 1, float(bend.mean())
-        fitted = q / (trace + (q + 1) * float(bend.max()) / math.sqrt(d)) if trace > noise else longest
+        q = self.samples or 1
+        with np.errstate(over="ignore", invalid="ignore"):  # values near the largest number: the bound decides
+            bend = np.nan_to_num(np.abs(pairs.sum(axis=1) - 2 * center) / mu**2, nan=np.inf)  # |u^T H u|
+            usual = bend <= 1e3 * np.median(bend)  # one wild value must not freeze the run
+            bend, pairs = bend[usual], pairs[usual]
+            noise = 16 * np.finfo(float).eps * (abs(center) + np.abs(pairs).max()) / mu**2
+            slope = float(np.sqrt((((pairs[:, 0] - pairs[:, 1]) / (2 * mu)) ** 2).mean()))  # ~ |g|
+            trace = float(bend.mean())
+            curved = trace + (q + 1) * float(bend.max()) / math.sqrt(d)
+        longest = 0.1 * math.sqrt(d) / max(slope * math.sqrt(1 + d / q), 1e-300)
+        fitted = q / curved if trace > noise else longest
         lr = self.lr or (min(fitted, longest) if self._plain_rule in ("sgd", "momentum") else 0.02)
         return replace(s, lr=lr, best_x=copy(s.x), best_level=float(center), previous=float(center))
 
@@ -320,7 +325,7 @@ class ZOSGD(Staged):
 
 def _values(told: Feedback) -> Array:
     assert isinstance(told, Values)
-    return np.where(told.valid, told.f, np.nan)
+    return np.where(told.valid & (np.abs(told.f) < estimators.STEEPEST), told.f, np.nan)  # larger ones are of no use
 
 
 def _added(x: Any, delta: Any) -> Any:

@@ -171,9 +171,6 @@ def test_truncated_es_goes_the_wrong_way():
     assert res.x[0] > 0.9  # two steps an update
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the run compares values of different inner states and returns the luckiest member"
-)
 def test_the_result_of_a_run_on_lanes_is_the_recommendation():
     seen = []
     res = dfo.minimize(

@@ -211,7 +211,6 @@ def test_equal_keys_name_equal_streams():
     assert plain.words == foreign.words
 
 
-@pytest.mark.xfail(strict=True, reason="child takes int() of a part: 1.7 names the stream of 1")
 def test_what_names_nothing_is_refused():
     with pytest.raises(TypeError):
         Key(0).child(1.7)

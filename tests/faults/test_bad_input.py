@@ -260,13 +260,6 @@ def test_i33_objective_overwrites_its_argument(method, ledger):
     assert np.array_equal(before.history.fun, after.history.fun)
 
 
-def overflows(cases):
-    """Mark what fails for a known reason."""
-    reason = "the fit of the step size overflows"
-    mark = pytest.mark.xfail(strict=True, reason=reason)
-    return [pytest.param(*case, marks=mark if case == ("zo-sgd", "I36") else ()) for case in cases]
-
-
 SHAPES = {
     "I34": lambda f, n, x: 1.0,
     "I35": lambda f, n, x: max(f, 0.75),
@@ -280,7 +273,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize(("method", "row"), overflows((method, row) for method in METHODS for row in SHAPES))
+@pytest.mark.parametrize(("method", "row"), [(method, row) for method in METHODS for row in SHAPES])
 def test_shapes_of_objectives(method, row):
     ledger = Ledger(SHAPES[row])
     res = good(method, ledger)

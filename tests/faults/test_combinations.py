@@ -116,7 +116,6 @@ def test_combinations(number):
         assert serial.status == res.status, case
 
 
-@pytest.mark.xfail(strict=True, reason="auto chooses a serial peer whatever batch and workers say")
 def test_auto_respects_a_batch():
     ledger = Ledger()
     assert dfo.minimize(ledger, [0.5] * 3, batch=4, noise=False, budget=90).nfev <= 90

@@ -101,11 +101,8 @@ def test_candidates_by_object_number_or_point():
 
 
 @pytest.mark.parametrize("method", VECTORS)
-def test_candidates_beyond_the_batch(method, request):
+def test_candidates_beyond_the_batch(method):
     """A pool larger than the batch never waits: the extra points are new, inside, and told like the others."""
-    if method in ("cma", "sep-cma"):
-        reason = "steps drawn for several generations are kept in the state, so that extra candidates repeat the batch"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     opt = dfo.AskTell(method, [1.0, 2.0, -1.0], bounds=[(-5, 5)] * 3, seed=1)
     candidates = [opt.ask_candidate() for _ in range(100)]
     assert [c.id for c in candidates] == list(range(100))

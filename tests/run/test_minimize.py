@@ -3,6 +3,7 @@
 import inspect
 import math
 import random
+import re
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from decimal import Decimal
@@ -17,6 +18,12 @@ from scipy.optimize import Bounds, LinearConstraint, NonlinearConstraint
 import dfo
 from dfo import errors
 from dfo.solvers import SOLVERS, solver_class
+
+
+def _label(value: object) -> str:
+    """Name a case without the addresses that differ from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
 
 VECTORS = [name for name in SOLVERS if solver_class(name).needs <= {"values", "ranking"}]
 X0 = [1.0, 2.0, -1.0]
@@ -175,7 +182,7 @@ def test_scalar_start_and_no_start():
         (object(), "real numbers"), ({}, "at least one variable"), ({"a": 3}, "dfo.Float"), (dfo.Float(0, 1), "name"),
         (np.zeros((2, 2)), "Flatten"), (torch.zeros(2, 2), "shape"), (lambda: [1.0], "real numbers"),
     ],
-    ids=repr,
+    ids=_label,
 )  # fmt: skip
 def test_starts_that_are_none(x0, error):
     f = Counted()
@@ -219,7 +226,7 @@ def test_one_pair_for_all_and_keep_feasible():
         ([(0, 0.5), (0, 3), (-3, 3)], r"x0\[0\]: expected a start within"), (Bounds([0, 0], [3, 3]), "3 pairs"),
         ([(math.inf, math.inf), (0, 3), (-3, 3)], r"bounds\[0\]"),
     ],
-    ids=repr,
+    ids=_label,
 )  # fmt: skip
 def test_bounds_that_are_none(bounds, error):
     f = Counted()
@@ -274,7 +281,7 @@ def test_equality_constraint_and_nothing_feasible():
         ({"type": "ineq"}, "expected"), ({"type": "le", "fun": sphere}, "ineq"), (lambda x: x[0], "no sign convention"),
         ([ABOVE, 3], "scipy's forms"), ("x > 0", "scipy's forms"), ({"fun": sphere}, "expected"),
     ],
-    ids=repr,
+    ids=_label,
 )  # fmt: skip
 def test_constraints_that_are_none(constraints, error):
     f = Counted()
@@ -306,7 +313,7 @@ def test_methods_by_name_by_value_and_by_themselves():
     [("cmaa", "Did you mean 'cma'"), ("Nelder-Mead", "Did you mean 'nelder-mead'"),
      ("scipy:Powel", "Did you mean 'Powell'"), ("", "Unknown method"), (3, "expected a name"),
      (dfo.CMA, "expected a name"), (sphere, "expected a name")],
-    ids=repr,
+    ids=_label,
 )  # fmt: skip
 def test_methods_that_are_none(method, error):
     f = Counted()
@@ -320,7 +327,7 @@ def test_methods_that_are_none(method, error):
     [({"populatio": 9}, "Did you mean 'population'"), ({"space": 3}, "Unknown option"), ("population", "mapping"),
      ([("population", 9)], "mapping"), ({"population": 1}, "population"), ({"sigma": -1.0}, "sigma"),
      ({3: 4}, "Unknown")],
-    ids=repr,
+    ids=_label,
 )  # fmt: skip
 def test_options_that_are_none(options, error):
     f = Counted()
@@ -376,7 +383,7 @@ def test_batches_that_are_none(batch):
     [({"budget": 200}, "NelderMead("), ({"budget": 2000}, "CMA("), ({"noise": False, "budget": 200}, "scipy:SLSQP"),
      ({"noise": True, "budget": 200}, "CMA("), ({"noise": False, "constraints": ABOVE}, "scipy:COBYLA"),
      ({"constraints": ABOVE}, "CMA("), ({}, "CMA("), ({"noise": False, "budget": 2000}, "CMA(")],
-    ids=repr,
+    ids=_label,
 )  # fmt: skip
 def test_automatic(kwargs, method):
     """The rule of ``dfo.run.auto``, with its reason in the result."""

@@ -61,6 +61,7 @@ class CMAState:
     champion_level: float  # mean of its last lowest merits
     drawn: Array  # (k, n, d) steps of this and the next generations: small ones are cheaper drawn together
     drawn_at: int  # the question of the first of them
+    drawn_by: Key  # the key that they belong to
     key: Key
     step: int
 
@@ -160,7 +161,7 @@ class CMA:
         return CMAState(
             x0, onto_line(self.space, mean), (self.sigma or 0.5) * regime.sigma, zero, zero, eye,
             one[:0] if self.diagonal else eye, one, recent, np.inf, 0, regime, "", zero, np.inf,
-            self._drawn(key, step, regime.population, x0), step, key, step,
+            self._drawn(key, step, regime.population, x0), step, key, key, step,
         )  # fmt: skip
 
     def _drawn(self, key: Key, step: int, n: int, like: Array) -> Array:
@@ -169,15 +170,19 @@ class CMA:
         Z = normal(key.child(step), (max(1, min(16, 4096 // (n * d))), n, d), like)
         return orthogonalized(Z) if self.orthogonal and d < 5 * n else Z  # beyond that they nearly are
 
-    def _next(self, s: CMAState, step: int) -> tuple[Array, int]:
-        """Return the steps drawn for question ``step`` and later ones, and the first question they are for."""
-        if step - s.drawn_at < s.drawn.shape[0]:
-            return s.drawn, s.drawn_at
-        return self._drawn(s.key, step, s.regime.population, s.mean), step
+    def _next(self, s: CMAState, step: int) -> tuple[Array, int, Key]:
+        """Return the steps for question ``step`` and later ones, the first question they are for, and their key."""
+        if step - s.drawn_at < s.drawn.shape[0] and s.drawn_by == s.key:
+            return s.drawn, s.drawn_at, s.key
+        return self._drawn(s.key, step, s.regime.population, s.mean), step, s.key
 
     def ask(self, s: CMAState) -> Points:
         """Sample a generation: ``x = m + sigma C^1/2 z`` (eqs. 38-40)."""
-        Z: Any = s.drawn[s.step - s.drawn_at]
+        own = (
+            s.drawn_by == s.key and 0 <= s.step - s.drawn_at < s.drawn.shape[0]
+        )  # not so for AskTell's extra candidates
+        drawn = s.drawn[s.step - s.drawn_at] if own else self._drawn(s.key, s.step, s.regime.population, s.mean)[0]
+        Z: Any = drawn
         Y = Z * s.D if self.diagonal else Z @ s.root
         return Points(into_box(self.space, s.mean + self._stretch(s) * Y), step=s.step, latent=Z)
 
@@ -194,8 +199,8 @@ class CMA:
         merit = merits(told)
         comparable = isinstance(told, Values)
         if not comparable and np.isnan(merit).all():  # a skipped ranking
-            drawn, at = self._next(s, s.step + 1)
-            return replace(s, step=s.step + 1, drawn=drawn, drawn_at=at)
+            drawn, at, by = self._next(s, s.step + 1)
+            return replace(s, step=s.step + 1, drawn=drawn, drawn_at=at, drawn_by=by)
         g = generation(rates(s.mean.shape[0], s.regime.population, self.diagonal), merit, batch.latent)  # type: ignore[attr-defined]
         s = self._update(s, g, comparable)
         ended = self._ended(s, g)
