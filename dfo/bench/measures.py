@@ -22,6 +22,7 @@ import numpy as np
 from dfo.arrays import Floats
 from dfo.directions import DISTRIBUTIONS, Directions, Distribution, LowRank
 from dfo.errors import unknown
+from dfo.feedback import Values
 from dfo.random import Key, normal
 from dfo.run.minimize import minimize
 from dfo.run.result import versions
@@ -127,8 +128,6 @@ def contraction(directions: str, lr: float, seeds: int) -> tuple[float, float]:
     for seed in range(seeds):
         x0 = normal(Key(seed).child("start"), (100,))
         state = solver.init(x0, Key(seed))
-        from dfo.feedback import Values
-
         for _ in range(2000):
             batch = solver.ask(state)
             X: Any = batch.dense()
@@ -187,18 +186,8 @@ def _per_evaluation(run: Callable[[Callable[[Floats], float]], object], repeats:
 
 
 def _objective_alone(d: int) -> float:
-    x, n = np.ones(d), 20_000
-    calls = 0
-
-    def f(x: Floats) -> float:
-        nonlocal calls
-        calls += 1
-        return float(x @ x)
-
-    began = time.perf_counter()
-    for _ in range(n):
-        f(x)
-    return 1e6 * (time.perf_counter() - began) / n
+    x = np.ones(d)
+    return _per_evaluation(lambda f: [f(x) for _ in range(5000)])
 
 
 def overhead(n: int = 5000) -> list[Row]:

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dfo.arrays import Floats, copy
+from dfo.arrays import copy
 from dfo.batch import Batch, Items, Linear
 from dfo.errors import InvalidArgument
 from dfo.feedback import Values
-from dfo.oracles.values import number, values_of, values_of_array
+from dfo.oracles.values import values_of, values_of_array
 from dfo.protocols import CONSTRAINTS
 from dfo.random import Key
 
@@ -138,18 +138,35 @@ class Function:
     def _mapped(self, batch: Batch) -> Values:
         assert self.mapper is not None
         call = _Call(self.fun, self.args, self.on_error == "record")
+        raw: list[Any] = []
         try:
-            raw = list(self.mapper(call, members(batch)))
-        except Exception as error:
-            if self.on_error == "raise":
-                raise Halted(Values(np.empty(0)), len(batch), error) from error
-            raise
+            for value in self.mapper(call, members(batch)):
+                raw.append(value)
+        except Exception as error:  # of the objective, or of the pool: what came before is kept
+            raise Halted(self._values(raw, batch), len(batch), error) from error
         return self._values(raw, batch)
 
     def _constrained(self, told: Values, points: Sequence[Any]) -> Values:
         assert self.violation is not None
-        total: Floats = np.array([number(self.violation(x)) for x in points], dtype=float)
-        return Values(told.f, failed=told.failed, notes=told.notes, violation=np.where(np.isnan(total), np.inf, total))
+        total: list[float] = []
+        for x in points:
+            try:
+                total.append(float(self.violation(x)))
+            except Exception as error:
+                if self.on_error == "raise":
+                    raise Halted(_with_violation(told, total), len(points), error) from error
+                total.append(np.inf)
+        return _with_violation(told, total)
+
+
+def _with_violation(told: Values, total: list[float]) -> Values:
+    """Return the values of the first members, for as many as there are violations."""
+    n, violation = len(total), np.array(total, dtype=float)
+    return Values(
+        told.f[:n], failed=None if told.failed is None else told.failed[:n],
+        notes=tuple(note for note in told.notes if note[0] < n),
+        violation=np.where(np.isnan(violation), np.inf, violation),
+    )  # fmt: skip
 
 
 class _Call:

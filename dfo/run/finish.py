@@ -19,7 +19,7 @@ __all__ = ["result_of"]
 
 
 def result_of(setup: Setup, session: Session, reserve: int = 0) -> Result:
-    """Return the result; with noise, spend ``reserve`` evaluations on the recommendation."""
+    """Return the result; with noise, spend ``reserve`` of the budget on evaluations of the recommendation."""
     session.warn()
     x, fun, stderr = session.best_x, session.best_fun, 0.0
     if setup.noisy or x is None:
@@ -73,12 +73,12 @@ def _again(setup: Setup, batch: Batch, session: Session) -> Any:
 
 def _recommended(session: Session, reserve: int, setup: Setup) -> tuple[Any, float, float]:
     """Return the recommendation, the mean of its re-evaluations and the standard error of that mean."""
-    x = session.recommended()
-    if x is None or not reserve or session.status in ("interrupted", "error") or "values" not in setup.oracle.gives:
+    x, count = session.recommended(), int(reserve / session.price)
+    if x is None or not count or session.status in ("interrupted", "error") or "values" not in setup.oracle.gives:
         return x, (session.best_fun if not setup.noisy else math.nan), 0.0
     status, message = session.status, session.message
     session.budget += reserve
-    batch: Batch = Points(namespace(x).stack([x] * reserve)) if is_array(x) else Items([x] * reserve)
+    batch: Batch = Points(namespace(x).stack([x] * count)) if is_array(x) else Items([x] * count)
     told: Any = _again(setup, batch, session)
     session.count_again(told)
     session.status, session.message = status, message

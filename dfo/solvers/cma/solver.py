@@ -172,17 +172,14 @@ class CMA:
 
     def _next(self, s: CMAState, step: int) -> tuple[Array, int, Key]:
         """Return the steps for question ``step`` and later ones, the first question they are for, and their key."""
-        if step - s.drawn_at < s.drawn.shape[0] and s.drawn_by == s.key:
+        if 0 <= step - s.drawn_at < s.drawn.shape[0] and s.drawn_by == s.key:
             return s.drawn, s.drawn_at, s.key
         return self._drawn(s.key, step, s.regime.population, s.mean), step, s.key
 
     def ask(self, s: CMAState) -> Points:
         """Sample a generation: ``x = m + sigma C^1/2 z`` (eqs. 38-40)."""
-        own = (
-            s.drawn_by == s.key and 0 <= s.step - s.drawn_at < s.drawn.shape[0]
-        )  # not so for AskTell's extra candidates
-        drawn = s.drawn[s.step - s.drawn_at] if own else self._drawn(s.key, s.step, s.regime.population, s.mean)[0]
-        Z: Any = drawn
+        drawn, at, _ = self._next(s, s.step)  # the state's own, but for AskTell's extra candidates
+        Z: Any = drawn[s.step - at]
         Y = Z * s.D if self.diagonal else Z @ s.root
         return Points(into_box(self.space, s.mean + self._stretch(s) * Y), step=s.step, latent=Z)
 
