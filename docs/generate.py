@@ -55,12 +55,14 @@ def write_all(docs: Path) -> None:
     missing = undocumented(docs)
     if missing:
         raise SystemExit(f"public names that no page of docs/reference documents: {', '.join(missing)}")
+    results = sorted((docs / "benchmarks").glob("*.json"))
     pages = {
         "solvers.inc.md": solver_table(docs / "solvers.csv"),
-        "benchmarks.inc.md": benchmark_tables(sorted((docs / "benchmarks").glob("*.json"))),
+        "benchmarks.inc.md": benchmark_tables(results),
         "commands.inc.md": command_line(),
         "examples.inc.md": examples(sorted((docs.parent / "examples").glob("*.py"))),
         "modules.inc.md": module_index(),
+        **{f"benchmark-{path.stem}.inc.md": _section(path, heading=False) for path in results},
         **{f"{name}.md": module_page(name) for name in modules()},
     }
     for stale in {path.name for path in out.glob("*.md")} - set(pages):
@@ -217,12 +219,12 @@ def benchmark_tables(files: Iterable[Path]) -> str:
     return "\n".join(sections) or "No measured results are stored yet.\n"
 
 
-def _section(path: Path) -> str:
+def _section(path: Path, heading: bool = True) -> str:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         content = {"tables": [content]}
     title = content.get("title") or str(content.get("name") or path.stem).replace("_", "-")
-    parts = [f"## {title}", ""]
+    parts = [f"## {title}", ""] if heading else []
     if content.get("summary"):
         parts += [str(content["summary"]), ""]
     for table in _tables(content):

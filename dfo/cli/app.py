@@ -98,9 +98,11 @@ def run(
 
 @app.command()
 def bench(  # noqa: PLR0913  (the options of a command line are its signature)
-    suite: Annotated[str, typer.Argument(help="Name of a suite, or the path of its .toml file.")],
+    suite: Annotated[
+        str, typer.Argument(help="Name of a suite, the path of its .toml file, or paper-FAMILY for published figures.")
+    ],
     *,
-    methods: Annotated[str, typer.Option(help="Methods, such as cma,random,scipy:SLSQP.")],
+    methods: Annotated[str, typer.Option(help="Methods, such as cma,random,scipy:SLSQP.")] = "",
     dims: Dims = None,
     functions: Functions = None,
     instances: Instances = None,
@@ -111,14 +113,21 @@ def bench(  # noqa: PLR0913  (the options of a command line are its signature)
     out: Annotated[str | None, typer.Option(help="Directory to store runs and report in, and to go on from.")] = None,
     json: Json = False,
 ) -> None:
-    """Compare methods on a suite of problems.
+    """Compare methods on a suite of problems, or hold a family of solvers against its papers.
 
+    ``dfo bench paper-FAMILY`` measures the published figures of a family again and exits with 1 if one is not reached.
     With --out, the same command goes on where it was interrupted, and methods, problems or seeds can be added.
     """
     from dfo.cli.benching import narrowed, run_bench
+    from dfo.cli.measuring import run_measure
 
     with guarded():
+        if suite.startswith("paper-"):
+            return run_measure(suite, out, json)
+        if not methods:
+            raise typer.BadParameter("expected names such as cma,random,scipy:SLSQP, got none.", param_hint="--methods")
         run_bench(narrowed(suite, dims, functions, instances), methods, budget, seeds, workers, baseline, out, json)
+    return None
 
 
 @app.command()
@@ -148,7 +157,7 @@ def check(
 
 @app.command()
 def measure(
-    name: Annotated[str, typer.Argument(help="One of bbob (long), cma-medians, overhead, zo-sgd.")],
+    name: Annotated[str, typer.Argument(help="Name of a measure; a wrong one lists them.")],
     out: Annotated[str | None, typer.Option(help="Write the record to this JSON file.")] = None,
     json: Json = False,
 ) -> None:

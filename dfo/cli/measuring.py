@@ -17,7 +17,7 @@ def run_measure(name: str, out: str | None, json: bool) -> None:
     record = measure(name)
     text = json_module.dumps(record, indent=1)
     if out is not None:
-        path = Path(out)
+        path = Path(out) if out.endswith(".json") else Path(out) / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n", encoding="utf-8")
     if json:
@@ -25,6 +25,7 @@ def run_measure(name: str, out: str | None, json: bool) -> None:
     else:
         for row in record["rows"]:
             verdict = "holds" if row["holds"] else "FAILS"
-            typer.echo(f"{verdict}  {row['measured']:>10.4g}  (expected {row['expected']})  {row['claim']}")
+            spread = f" [{row['interval']}]" if row["interval"] else ""
+            typer.echo(f"{verdict}  {row['measured']:>10.4g}{spread}  (expected {row['expected']})  {row['claim']}")
     if not all(row["holds"] for row in record["rows"]):
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dfo
-from dfo.bench.measures import ellipsoid, rosenbrock, sphere
+from dfo.bench.measures.cma import ellipsoid, rosenbrock, sphere
 from dfo.components.borders import MARGIN, into_box, onto_line
 from dfo.components.restarts import Regime, next_regime
 from dfo.feedback import Values

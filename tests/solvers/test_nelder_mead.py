@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize
 
 import dfo
-from dfo.bench.measures import ellipsoid, rosenbrock
+from dfo.bench.measures.cma import ellipsoid, rosenbrock
 from dfo.feedback import Values
 from dfo.random import Key
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dfo
-from dfo.bench.measures import contraction
+from dfo.bench.measures.zo_sgd import contraction
 from dfo.components import estimators
 from dfo.components.descent import first_moments, step
 from dfo.feedback import Values
