@@ -10,8 +10,9 @@ version :data:`RNG_VERSION` and never change under one version number:
 - **uniform** ``i``: ``(word_i >> 11) * 2**-53``, in [0, 1); a narrower type takes its highest bits.
 - **normal** ``2k, 2k+1`` (double precision): Box-Muller on words ``2k, 2k+1``:
   ``r = sqrt(-2 log(1 - uniform_2k))``, ``z_2k = r cos(2 pi uniform_2k+1)``, ``z_2k+1 = r sin(...)``.
-- **normal** (single precision and below): the same on the 32-bit halves of word ``k``: low half for
-  the radius, high half for the angle, so that a single-precision normal costs half a word.
+- **normal** (single precision and below): the same in single precision on the 32-bit halves of word ``k``: with
+  ``u = (low + 1) 2**-32`` for the radius ``sqrt(-2 log u)`` and ``2 pi high 2**-32`` for the angle, so that a
+  single-precision normal costs half a word and no arithmetic in double precision.
 - **sign** ``i``: bit ``i % 64`` of word ``i // 64``; a set bit is +1.
 
 Any slice of a stream can be drawn alone (``start=``) and equals the slice of the whole, which is
@@ -38,6 +39,7 @@ __all__ = [
     "RNG_VERSION",
     "Key",
     "choice",
+    "fill_normal",
     "integers",
     "normal",
     "permutation",
@@ -46,7 +48,7 @@ __all__ = [
     "words",
 ]
 
-RNG_VERSION = 1
+RNG_VERSION = 2
 """Version of the key derivation and of the transforms, stored with every result."""
 
 Words = npt.NDArray[np.uint64]
@@ -153,45 +155,103 @@ def normal(key: Key, shape: tuple[int, ...], like: Array | None = None, start: i
 
     With ``like`` in single precision or below, the numbers are made in single precision.
     """
-    count = math.prod(shape)
-    first = start - start % 2  # Box-Muller makes them in pairs
-    pairs = (start + count - first + 1) // 2
-    if like is not None and is_torch(like):
-        flat = _torch_normal(key, first, pairs, like)
-    elif like is not None and np.asarray(like).dtype.itemsize < 8:
-        flat = _single_normal(key, first, pairs).astype(like.dtype, copy=False)
-    else:
-        flat = _double_normal(key, first, pairs)
-    return flat[start - first : start - first + count].reshape(shape)
+    if like is None:
+        return fill_normal(np.empty(shape), key, start)
+    reference: Any = like
+    xp = namespace(like)
+    if is_torch(like):
+        return fill_normal(xp.empty(shape, dtype=reference.dtype, device=reference.device), key, start)
+    return fill_normal(np.empty(shape, dtype=reference.dtype), key, start)
 
 
-def _double_normal(key: Key, first: int, pairs: int) -> Floats:
-    drawn = words(key, 2 * pairs, first)
+def fill_normal(out: Array, key: Key, start: int = 0) -> Array:
+    """Write standard normal numbers ``start ..`` of a stream into ``out``, in C order, and return ``out``.
+
+    Nothing of the size of ``out`` is allocated beside it where it is a contiguous array of single or double
+    precision on the host.
+
+    Args:
+        out: array or tensor of floats, of any shape.
+        key: the stream.
+        start: index in the stream of the first number.
+    """
+    target: Any = out
+    if is_torch(out):
+        xp = namespace(out)
+        if target.device.type != "cpu":
+            target.copy_(_device_normal(key, start, target).reshape(target.shape))
+            return out
+        direct = target.is_contiguous() and target.dtype in (xp.float32, xp.float64) and not target.requires_grad
+        wide = xp.float64 if target.dtype == xp.float64 else xp.float32
+        host = target if direct else xp.empty(target.shape, dtype=wide)
+        _fill(host.numpy().reshape(-1), key, start)
+        if not direct:
+            with xp.no_grad():
+                target.copy_(host)
+        return out
+    direct = target.flags.c_contiguous and target.dtype in (np.float32, np.float64) and target.flags.writeable
+    flat = target.reshape(-1) if direct else np.empty(target.size, np.float32 if target.dtype.itemsize < 8 else float)
+    _fill(flat, key, start)
+    if not direct:
+        target[...] = flat.reshape(target.shape)
+    return out
+
+
+PAIRS = 1 << 15
+"""Pairs of normal numbers made at a time: what they need stays in the cache of a core."""
+
+
+def _fill(out: Array, key: Key, start: int) -> None:
+    """Fill a flat numpy array of single or double precision."""
+    single, count = out.dtype == np.float32, len(out)
+    if not count:
+        return
+    at = 0
+    if start % 2:  # Box-Muller makes them in pairs: the first number is the second of its pair
+        pair = np.empty(2, out.dtype)
+        (_single_pairs if single else _double_pairs)(key, start - 1, pair)
+        out[0], at = pair[1], 1
+    even = (count - at) // 2 * 2
+    for begin in range(at, at + even, 2 * PAIRS):
+        part = out[begin : min(begin + 2 * PAIRS, at + even)]
+        (_single_pairs if single else _double_pairs)(key, start + begin, part)
+    if at + even < count:
+        pair = np.empty(2, out.dtype)
+        (_single_pairs if single else _double_pairs)(key, start + at + even, pair)
+        out[-1] = pair[0]
+
+
+def _double_pairs(key: Key, first: int, out: Array) -> None:
+    drawn = words(key, len(out), first)
     drawn >>= _ELEVEN
     unit = drawn * 2.0**-53
     radius = np.sqrt(-2.0 * np.log1p(-unit[0::2]))
     angle = unit[1::2] * _TWO_PI
-    out = np.empty(2 * pairs)
     np.multiply(radius, np.cos(angle), out=out[0::2])
     np.multiply(radius, np.sin(angle), out=out[1::2])
-    return out
 
 
-def _single_normal(key: Key, first: int, pairs: int) -> npt.NDArray[np.float32]:
-    halves = words(key, pairs, first // 2).view(np.uint32)
+def _single_pairs(key: Key, first: int, out: Array) -> None:
+    halves = words(key, len(out) // 2, first // 2).view(np.uint32)
     if not np.little_endian:
         halves = halves.reshape(-1, 2)[:, ::-1].reshape(-1)
-    low, high = halves[0::2], halves[1::2]
-    radius = np.sqrt(np.float32(-2.0) * np.log((low + 1.0) * 2.0**-32).astype(np.float32))
-    angle = (high * (_TWO_PI * 2.0**-32)).astype(np.float32)
-    out = np.empty(2 * pairs, np.float32)
+    radius, angle = halves[0::2].astype(np.float32), halves[1::2].astype(np.float32)
+    radius += np.float32(1.0)
+    radius *= np.float32(2.0**-32)
+    np.log(radius, out=radius)
+    radius *= np.float32(-2.0)
+    np.sqrt(radius, out=radius)
+    angle *= np.float32(_TWO_PI * 2.0**-32)
     np.multiply(radius, np.cos(angle), out=out[0::2])
-    np.multiply(radius, np.sin(angle), out=out[1::2])
-    return out
+    np.sin(angle, out=angle)
+    np.multiply(radius, angle, out=out[1::2])
 
 
-def _torch_normal(key: Key, first: int, pairs: int, like: Any) -> Array:
-    xp = namespace(like)
+def _device_normal(key: Key, start: int, like: Any) -> Any:
+    """Return as many flat normals as ``like`` has entries, made on its device."""
+    xp, count = namespace(like), like.numel()
+    first = start - start % 2
+    pairs = (start + count - first + 1) // 2
     if like.dtype == xp.float64:
         drawn = _torch_words(key, 2 * pairs, first, like)
         unit = ((drawn >> 11) & ((1 << 53) - 1)).to(xp.float64) * 2.0**-53
@@ -199,12 +259,11 @@ def _torch_normal(key: Key, first: int, pairs: int, like: Any) -> Array:
         angle = unit[1::2] * _TWO_PI
     else:
         drawn = _torch_words(key, pairs, first // 2, like)
-        low, high = drawn & 0xFFFFFFFF, (drawn >> 32) & 0xFFFFFFFF
-        radius = xp.sqrt(-2.0 * xp.log((low.to(xp.float64) + 1.0) * 2.0**-32).to(xp.float32))
-        angle = (high.to(xp.float64) * (_TWO_PI * 2.0**-32)).to(xp.float32)
-    out: Any = xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1).reshape(-1)
-    result: Array = out.to(like.dtype)
-    return result
+        radius = (drawn & 0xFFFFFFFF).to(xp.float32) + 1.0
+        radius = xp.sqrt(-2.0 * xp.log(radius * 2.0**-32))
+        angle = ((drawn >> 32) & 0xFFFFFFFF).to(xp.float32) * (_TWO_PI * 2.0**-32)
+    flat = xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1).reshape(-1)
+    return flat[start - first : start - first + count]
 
 
 def _torch_words(key: Key, count: int, start: int, like: Any) -> Any:
