@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, as_like, namespace
-from dfo.spaces import Box, Space
+from dfo.arrays import Array, Floats, as_like, is_blocks, namespace
+from dfo.batch import Batch, Linear, Points
+from dfo.spaces import Box, Free, Space
 
-__all__ = ["MARGIN", "into_box", "onto_line", "step_floor"]
+__all__ = ["MARGIN", "into_box", "nearest", "onto_line", "step_floor", "within_box"]
 
 MARGIN = 0.05
 """Width of the quadratic zone at each bound, as a share of the width of the box."""
@@ -74,6 +75,23 @@ def onto_line(space: Space | None, x: Array) -> Array:
     flags: Any = as_like(bounded.astype(float), x)
     result: Array = xp.where(flags > 0, g, x)
     return result
+
+
+def nearest(space: Space | None, x: Any) -> Any:
+    """Return the nearest points of a space, ``(d,)`` or ``(n, d)`` like ``x``; ``x`` itself where all is free."""
+    if space is None or isinstance(space, Free) or is_blocks(x):
+        return x
+    return as_like(space.project(x), x)
+
+
+def within_box(space: Space | None, batch: Linear) -> Batch:
+    """Return a batch of queries around iterates with its points projected into a box, and unchanged elsewhere.
+
+    A user's bounds are hard; around the points of another convex set, queries may lie outside.
+    """
+    if not isinstance(space, Box):
+        return batch
+    return Points(nearest(space, batch.dense()), step=batch.step, data=batch.data)
 
 
 def step_floor(space: Space | None, population: int) -> Floats | None:

@@ -17,9 +17,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, Point, as_like, copy, is_blocks, is_torch, namespace, size
+from dfo.arrays import Array, Floats, Point, copy, is_blocks, is_torch, namespace, size
 from dfo.batch import Batch, Perturbations, Points
 from dfo.components import descent, estimators
+from dfo.components.borders import nearest, within_box
+from dfo.components.curvature import first_step
 from dfo.components.descent import Moments
 from dfo.components.stages import Staged
 from dfo.directions import Coordinate, Directions, Distribution, distribution
@@ -27,7 +29,7 @@ from dfo.errors import InvalidArgument
 from dfo.feedback import Feedback, Values
 from dfo.protocols import Task
 from dfo.random import Key, integers
-from dfo.spaces import Box, Space
+from dfo.spaces import Box, Free, Space
 
 __all__ = ["ZOSGD", "ZOSGDState"]
 
@@ -59,11 +61,11 @@ class ZOSGDState:
 class ZOSGD(Staged):
     """Gradient descent on gradients estimated from values.
 
-    Without ``lr`` the step size is fitted: a first batch measures the curvature ``T = E u^T H u``, an unbiased
-    estimate of the trace of the Hessian, and the step is ``q / (T + (q + 1) L)`` with ``L = max u^T H u /
-    sqrt(d)``: on ``L``-isotropic quadratics this is the ``q / (L (q + d + 1))`` of Nesterov and Spokoiny up to the
-    square root. It then grows by 5 % while the values fall and is halved, from the best point on, after three
-    steps above it. A given ``lr`` is used as it is.
+    Without ``lr`` the step size is fitted: a first batch measures the curvature and gives the first step size
+    (:func:`dfo.components.curvature.first_step`), which then grows by 5 % while the values fall and is halved, from
+    the best point on, after three steps above it. A given ``lr`` is used as it is.
+
+    In a convex set the iterate is projected, and queries around it may lie outside; in a box they are projected too.
 
     Args:
         lr: step size, or None to fit it.
@@ -83,10 +85,11 @@ class ZOSGD(Staged):
         decay: the step size at update t is ``lr / (1 + t) ** decay``.
         minibatches: number of different data numbers; a step draws one and all its members share it.
         period: updates between SVRG anchors.
-        space: where to search; steps and queries are projected into a box. Filled in by the run.
+        space: where to search; filled in by the run.
 
     Raises:
-        InvalidArgument: a name that does not exist, or a number that is not positive.
+        InvalidArgument: a name that does not exist, or a number that is not positive; when planned, a rule whose
+            steps need another projection than the nearest point (sign, adam, amsgrad in a set that is no box).
 
     Example:
         >>> import dfo
@@ -111,7 +114,7 @@ class ZOSGD(Staged):
     space: Space | None = None
 
     stages: ClassVar[tuple[str, ...]] = ("probe", "query", "compare", "anchor")
-    spaces: ClassVar[frozenset[str]] = frozenset({"vector"})
+    spaces: ClassVar[frozenset[str]] = frozenset({"vector", "convex"})
     needs: ClassVar[frozenset[str]] = frozenset({"values"})
     handles: ClassVar[frozenset[str]] = frozenset()
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "sphere"})
@@ -133,6 +136,11 @@ class ZOSGD(Staged):
     def plan(self, task: Task) -> ZOSGD:
         """Fill in the number of directions, the smoothing (with noise) and the space."""
         d = task.space.dim
+        if self.rule in ("sign", "adam", "amsgrad") and not isinstance(task.space, (Free, Box)):
+            raise InvalidArgument(
+                f"rule: {self.rule!r} rescales coordinates, so the nearest point of {type(task.space).__name__}"
+                ' is not the projection that it needs. Use rule="sgd" or "momentum", or method="zo-mirror".'
+            )
         q = self.samples or max(1, min(d // 2, 8))
         if self.samples is None and task.batch is not None:
             q = max(1, task.batch // 2 if self.scheme == "central" else task.batch - (self.scheme == "forward"))
@@ -174,11 +182,7 @@ class ZOSGD(Staged):
         return np.full(n, integers(s.key.child(s.age, "data"), self.minibatches, (1,))[0])
 
     def _batch(self, s: ZOSGDState, drawn: Directions, centers: tuple[Any, ...], **layout: Any) -> Batch:
-        batch = Perturbations(centers, drawn, step=s.step, **layout)
-        if not isinstance(self.space, Box):
-            return batch
-        X = as_like(self.space.project(batch.dense()), s.x)
-        return Points(X, step=s.step, data=batch.data)
+        return within_box(self.space, Perturbations(centers, drawn, step=s.step, **layout))
 
     # ------------------------------------------------------------------ fitting the step size
 
@@ -192,26 +196,15 @@ class ZOSGD(Staged):
 
     def tell_probe(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
         """Choose the step from curvature, and from a bound on its length where there is none."""
-        f, mu, d = _values(told), 10 * self._radius(s.x), size(s.x)
-        center, pairs = f[0], f[1:].reshape(-1, 2)
-        good = np.isfinite(pairs).all(axis=1)
-        if not math.isfinite(center) or not good.any():  # once more, along other directions
+        f = _values(told)
+        fitted = first_step(f, 10 * self._radius(s.x), size(s.x), self.samples or 1)
+        if fitted is None:  # once more, along other directions
             return replace(s, age=s.age + 1, step=s.step + 1)
-        s = replace(s, stage=self._first_stage, step=s.step + 1)
-        pairs = pairs[good]
-        q = self.samples or 1
-        with np.errstate(over="ignore", invalid="ignore"):  # values near the largest number: the bound decides
-            bend = np.nan_to_num(np.abs(pairs.sum(axis=1) - 2 * center) / mu**2, nan=np.inf)  # |u^T H u|
-            usual = bend <= 1e3 * np.median(bend)  # one wild value must not freeze the run
-            bend, pairs = bend[usual], pairs[usual]
-            noise = 16 * np.finfo(float).eps * (abs(center) + np.abs(pairs).max()) / mu**2
-            slope = float(np.sqrt((((pairs[:, 0] - pairs[:, 1]) / (2 * mu)) ** 2).mean()))  # ~ |g|
-            trace = float(bend.mean())
-            curved = trace + (q + 1) * float(bend.max()) / math.sqrt(d)
-        longest = 0.1 * math.sqrt(d) / max(slope * math.sqrt(1 + d / q), 1e-300)
-        fitted = q / curved if trace > noise else longest
-        lr = self.lr or (min(fitted, longest) if self._plain_rule in ("sgd", "momentum") else 0.02)
-        return replace(s, lr=lr, best_x=copy(s.x), best_level=float(center), previous=float(center))
+        lr = self.lr or (fitted if self._plain_rule in ("sgd", "momentum") else 0.02)
+        level = float(f[0])
+        return replace(
+            s, lr=lr, best_x=copy(s.x), best_level=level, previous=level, stage=self._first_stage, step=s.step + 1
+        )
 
     def _refit(self, s: ZOSGDState) -> ZOSGDState:
         """Grow the fitted step while levels fall; halve it, from the best point on, when they do not."""
@@ -268,10 +261,7 @@ class ZOSGD(Staged):
             g = _added(g, s.anchor_g)
         eps = self.eps * math.sqrt(size(s.x))
         delta, moments = descent.step(self._plain_rule, g, s.moments, lr, self.betas, eps)
-        return replace(s, x=self._projected(_added(s.x, delta)), moments=moments)
-
-    def _projected(self, x: Any) -> Any:
-        return as_like(self.space.project(x), x) if isinstance(self.space, Box) else x
+        return replace(s, x=nearest(self.space, _added(s.x, delta)), moments=moments)
 
     def _after(self, s: ZOSGDState) -> ZOSGDState:
         age = s.age + 1
@@ -284,7 +274,7 @@ class ZOSGD(Staged):
         """Ask about the point and the two ends of the step, on the data of the estimate."""
         move: Any = self._rate(s) * self._drawn(replace(s, stage="query")).combine(s.slopes)  # type: ignore[operator]
         X = namespace(s.x).stack([s.x, s.x - move, s.x + move])
-        return Points(as_like(self._projected(X), s.x), step=s.step, data=self._data(s, 3))
+        return Points(nearest(self.space, X), step=s.step, data=self._data(s, 3))
 
     def tell_compare(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
         """Keep the lowest of the three; ties keep the point."""
