@@ -8,6 +8,9 @@ here before a tensor has been seen.
 
 from __future__ import annotations
 
+import math
+import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeGuard
 
@@ -25,6 +28,10 @@ __all__ = [
     "is_blocks",
     "is_torch",
     "namespace",
+    "on_host",
+    "put_scaled",
+    "release",
+    "scratch",
     "size",
     "to_numpy",
     "zeros",
@@ -83,6 +90,12 @@ def to_numpy(x: object) -> Array:
     return np.asarray(x)
 
 
+def on_host(x: object) -> bool:
+    """Tell whether an array lies in the memory of the host, where caches are small and calls cheap."""
+    ref: Any = x
+    return not is_torch(x) or ref.device.type == "cpu"
+
+
 def as_like(values: object, like: object) -> Array:
     """Return ``values`` as an array of the library, dtype and device of ``like``, a floating-point array."""
     if is_torch(like):
@@ -116,3 +129,70 @@ def size(x: Point) -> int:
         return sum(size(block) for block in x.values())
     array: Any = x
     return int(np.prod(array.shape, dtype=np.int64))
+
+
+def _references(buffers: list[Any], i: int) -> int:
+    return sys.getrefcount(buffers[i])
+
+
+_FREE = _references([object()], 0)
+"""What :func:`_references` says of a buffer in which no array, and no tensor, lies."""
+
+LARGE = 1 << 22
+"""Bytes from which :func:`scratch` recycles memory: below, a fresh array costs nothing worth saving."""
+
+
+class _Pool(threading.local):
+    """Large buffers of one thread that outlive the arrays in them."""
+
+    def __init__(self) -> None:
+        self.buffers: list[npt.NDArray[np.uint8]] = []
+
+    def take(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        for i, buffer in enumerate(self.buffers):
+            fits = nbytes <= buffer.nbytes <= 2 * nbytes
+            del buffer
+            if fits and _references(self.buffers, i) == _FREE:
+                return self.buffers[i]
+        self.trim()
+        self.buffers.append(np.empty(nbytes, np.uint8))
+        return self.buffers[-1]
+
+    def trim(self) -> None:
+        held = [i for i in range(len(self.buffers)) if _references(self.buffers, i) > _FREE]
+        self.buffers = [self.buffers[i] for i in held]
+
+
+_pool = _Pool()
+
+
+def scratch(shape: tuple[int, ...], like: Array) -> Array:
+    """Return an uninitialised array of the library, dtype and device of ``like``.
+
+    A large one on the host lies in memory that an earlier one has left: touching fresh memory takes three
+    times as long as writing a population into it. Memory is taken only when nothing refers to it any more.
+    """
+    reference: Any = like
+    torch = is_torch(like)
+    itemsize = reference.element_size() if torch else reference.dtype.itemsize
+    count = math.prod(shape)
+    if count * itemsize < LARGE or (torch and reference.device.type != "cpu"):
+        made: Array = namespace(like).empty(shape, dtype=reference.dtype, device=reference.device)
+        return made
+    raw: Any = _pool.take(count * itemsize)[: count * itemsize]
+    placed: Array = (namespace(like).from_numpy(raw) if torch else raw).view(reference.dtype).reshape(shape)
+    return placed
+
+
+def release() -> None:
+    """Give the free memory of :func:`scratch` back."""
+    _pool.trim()
+
+
+def put_scaled(out: Any, base: Any, u: Any, scale: float) -> None:
+    """Write ``base + scale * u`` into ``out``; no temporary is made."""
+    if is_torch(out):
+        namespace(out).add(base, u, alpha=scale, out=out)
+        return
+    np.multiply(u, out.dtype.type(scale), out=out)
+    out += base

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from dfo.arrays import Array, Floats, Point, copy, is_blocks, namespace, size
+from dfo.arrays import Array, Floats, Point, copy, is_blocks, namespace, put_scaled, scratch, size
 from dfo.directions import Directions
 from dfo.errors import ProblemTooLarge
 
@@ -171,6 +171,8 @@ class Perturbations(Linear):
                 f"{'blocks' if is_blocks(first) else 'one array'} are not built at once."
                 " Use member(i), or an oracle that takes perturbations."
             )
+        if len(self) * size(first) > 1 << 18:
+            return self._written()
         xp = namespace(first)
         drawn: Any = self.directions.dense()
         if self.index is not None:
@@ -179,6 +181,17 @@ class Perturbations(Linear):
         base: Any = first if self.origin is None else xp.stack([self.centers[int(i)] for i in self.origin])
         result: Array = base + scale * drawn
         return result
+
+    def _written(self) -> Array:
+        """Return the members of a large population, written row by row into recycled memory."""
+        first: Any = self.centers[0]
+        rows, X, scale = self.directions.rows(), scratch((len(self), first.shape[0]), first), self.scale
+        for i in range(len(self)):
+            x, base, u = X[i], self._origin(i), rows[self._index(i)]
+            for at in range(0, first.shape[0], 1 << 16):
+                cut = slice(at, at + (1 << 16))
+                put_scaled(x[cut], base[cut], u[cut], float(scale[i]))  # type: ignore[index]
+        return X
 
     def _per_direction(self, weights: Array) -> Floats:
         index = np.arange(len(self)) if self.index is None else self.index

@@ -8,20 +8,22 @@ rademacher, and coordinates drawn at random), ``d/q`` (``q`` orthogonal directio
 Elementwise distributions (gaussian, rademacher, sparse) are drawn in slices of the flat stream:
 member ``i`` of a block of ``m`` coordinates occupies ``i m .. (i + 1) m`` of the block's own stream, so
 any block of any member can be rebuilt alone and nothing of the size of the point is ever held twice.
+Once :meth:`Directions.dense` has drawn the rows, the same object keeps them for the sums that follow.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, Point, as_like, is_blocks, is_torch, namespace, size, zeros
+from dfo.arrays import Array, Floats, Point, as_like, is_blocks, is_torch, namespace, scratch, size, zeros
 from dfo.errors import InvalidArgument, InvalidType, short, unknown
-from dfo.random import Key, choice, normal, signs, uniform
+from dfo.random import Key, choice, fill_normal, integers, normal, signs, uniform
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -30,6 +32,7 @@ __all__ = [
     "Distribution",
     "Gaussian",
     "LowRank",
+    "NoiseTable",
     "Orthogonal",
     "Rademacher",
     "Sparse",
@@ -43,7 +46,13 @@ CHUNK = 1 << 18
 
 
 class Distribution(Protocol):
-    """A law of directions in R^d with ``E[u u^T] = I``."""
+    """A law of directions in R^d with ``E[u u^T] = I``.
+
+    Optional members: ``within(shape)`` returns the law of a block of that shape of a point in named blocks
+    (a law without it draws whole points only, unless it is elementwise); ``combined(key, weights, like)``
+    returns ``weights @ rows`` without building the rows, and ``row(key, i, like)`` one row alone;
+    ``views(key, count, like)`` returns the rows as a list of arrays that exist already.
+    """
 
     elementwise: ClassVar[bool]
 
@@ -73,7 +82,7 @@ class Gaussian:
 
     def rows(self, key: Key, count: int, like: Array) -> Array:
         """Return ``(count, d)`` directions."""
-        return normal(key, (count, like.shape[-1]), like)
+        return fill_normal(scratch((count, like.shape[-1]), like), key)
 
     def piece(self, key: Key, start: int, count: int, like: Array) -> Array:
         """Return a slice of the flattened rows."""
@@ -178,25 +187,138 @@ class Coordinate(_Joint):
 class LowRank(_Joint):
     """Matrices ``A B^T / sqrt(r)`` with gaussian factors (EGGROLL, Sarkar et al. 2025).
 
-    The second moment for an ``a x b`` matrix at rank 1 is ``(a + 2)(b + 2)``.
+    The second moment for an ``a x b`` matrix at rank 1 is ``(a + 2)(b + 2)``; for vectors, the law is gaussian.
 
     Args:
-        shape: the two sides ``(a, b)`` of the matrix that the point is, row by row.
+        shape: what the point is, row by row: the two sides ``(a, b)`` of a matrix, or the shapes of several
+            matrices and vectors one behind the other, such as ``((64, 32), (32,))``. For a point in named
+            blocks None: each block has its own shape, of which the sides behind the first count as one.
         rank: ``r``, at least 1.
+
+    Raises:
+        InvalidArgument: the shapes have not as many coordinates as the point, or the rank is below 1.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, int] | tuple[tuple[int, ...], ...] | None = None
     rank: int = 1
 
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, a b)`` directions."""
-        a, b = self.shape
-        if a * b != like.shape[-1] or self.rank < 1:
-            raise InvalidArgument(f"LowRank: {a} x {b} of rank {self.rank} does not fit {like.shape[-1]} coordinates.")
-        left = normal(key.child("left"), (count, a, self.rank), like)
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InvalidArgument(f"LowRank: expected a rank >= 1, got a matrix of rank {self.rank}.")
+
+    def _parts(self, key: Key, like: Array) -> list[tuple[Key, int, int]]:
+        """Return key and sides of every matrix; a vector has one side of 1."""
+        shape: Any = (like.shape[-1],) if self.shape is None else self.shape
+        several = shape and isinstance(shape[0], (tuple, list))
+        sides = [(int(s[0]), math.prod(s[1:])) for s in (shape if several else (shape,))]
+        if sum(a * b for a, b in sides) != like.shape[-1]:
+            raise InvalidArgument(f"LowRank: shape {shape} does not fit {like.shape[-1]} coordinates.")
+        return [(key.child(j) if several else key, a, b) for j, (a, b) in enumerate(sides)]
+
+    def _factors(self, key: Key, a: int, b: int, count: int, like: Array) -> tuple[Any, Any]:
+        """Return ``(count, a, r)`` and ``(count, r, b)`` factors, the second scaled by ``r**-0.5``."""
         right = normal(key.child("right"), (count, self.rank, b), like)
-        rows: Array = (left @ right).reshape(count, a * b) * self.rank**-0.5
+        right *= self.rank**-0.5
+        return normal(key.child("left"), (count, a, self.rank), like), right
+
+    def rows(self, key: Key, count: int, like: Array) -> Array:
+        """Return ``(count, d)`` directions."""
+        out: Any = scratch((count, like.shape[-1]), like)
+        at = 0
+        for part, a, b in self._parts(key, like):
+            if b == 1:
+                out[:, at : at + a] = normal(part, (count, a), like)
+            else:
+                left, right = self._factors(part, a, b, count, like)
+                out[:, at : at + a * b] = (left @ right).reshape(count, a * b)
+            at += a * b
+        rows: Array = out
         return rows
+
+    def row(self, key: Key, i: int, like: Array) -> Array:
+        """Return direction ``i`` alone, ``(d,)``."""
+        parts, r = [], self.rank
+        for part, a, b in self._parts(key, like):
+            if b == 1:
+                parts.append(normal(part, (a,), like, i * a))
+                continue
+            left: Any = normal(part.child("left"), (1, a, r), like, i * a * r)
+            right: Any = normal(part.child("right"), (1, r, b), like, i * r * b)
+            parts.append((left @ (right * r**-0.5)).reshape(-1))
+        row: Array = parts[0] if len(parts) == 1 else namespace(like).concat(parts)
+        return row
+
+    def combined(self, key: Key, weights: Array, like: Array) -> Array:
+        """Return ``weights @ rows``, ``(d,)``, as one product of the weighted factors for every matrix."""
+        xp, count, sums = namespace(like), weights.shape[0], []
+        for part, a, b in self._parts(key, like):
+            if b == 1:
+                sums.append(weights @ normal(part, (count, a), like))
+            else:
+                left, right = self._factors(part, a, b, count, like)
+                left *= weights[:, None, None]
+                tall = xp.permute_dims(left, (1, 0, 2)).reshape(a, count * self.rank)
+                sums.append((tall @ right.reshape(count * self.rank, b)).reshape(-1))
+        total: Array = sums[0] if len(sums) == 1 else xp.concat(sums)
+        return total
+
+    def within(self, shape: tuple[int, ...]) -> Distribution:
+        """Return the law of a block of this shape."""
+        return LowRank((shape,), self.rank)
+
+
+@dataclass(frozen=True)
+class NoiseTable(_Joint):
+    """Gaussian directions cut out of one table of normal numbers, at random places (Salimans et al. 2017, section 2.1).
+
+    Nothing is drawn but the places, so directions cost what reading them costs. They overlap, hence depend on each
+    other: two of ``q`` directions share a part of their numbers with probability below ``2 d / (size - d)``, and all
+    numbers repeat from step to step. Take a table much larger than the point.
+
+    Args:
+        size: numbers in the table; 2**25 by default, 128 MiB in single precision.
+        seed: of the table, which is made once in a process.
+
+    Raises:
+        InvalidArgument: the point does not fit into the table.
+    """
+
+    size: int = 1 << 25
+    seed: int = 0
+
+    def views(self, key: Key, count: int, like: Array) -> list[Array]:
+        """Return ``count`` directions as slices of the table, ``(d,)`` each."""
+        d = like.shape[-1]
+        if d > self.size:
+            raise InvalidArgument(f"NoiseTable: {d} coordinates do not fit; expected size >= {d}, got {self.size}.")
+        table: Any = _table(self.size, self.seed, *_kind(like))
+        places = integers(key, self.size - d + 1, (count,))
+        return [table[int(at) : int(at) + d] for at in places]
+
+    def rows(self, key: Key, count: int, like: Array) -> Array:
+        """Return ``(count, d)`` directions."""
+        rows: Array = namespace(like).stack(self.views(key, count, like))
+        return rows
+
+    def within(self, shape: tuple[int, ...]) -> Distribution:
+        """Return the law itself: every block is cut out on its own."""
+        return self
+
+
+def _kind(like: Any) -> tuple[str, Any, Any]:
+    """Return what makes two arrays of one kind: library, dtype, device."""
+    return ("torch", like.dtype, str(like.device)) if is_torch(like) else ("numpy", like.dtype, None)
+
+
+@lru_cache(maxsize=2)
+def _table(size: int, seed: int, library: str, dtype: Any, device: Any) -> Array:
+    if library == "torch":
+        import torch
+
+        return fill_normal(torch.empty(size, dtype=dtype, device=device), Key(seed, ("noise table",)))
+    table = fill_normal(np.empty(size, dtype), Key(seed, ("noise table",)))
+    table.flags.writeable = False
+    return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,53 +380,106 @@ class Directions:
     like: Point
 
     def dense(self) -> Array:
-        """Return the directions as a ``(count, d)`` array (points in one array only)."""
+        """Return the directions as a ``(count, d)`` array (points in one array only); the object keeps it."""
         if is_blocks(self.like):
             raise InvalidType("dense: directions of a point in blocks are drawn member by member.")
-        like: Any = self.like
-        return self.law.rows(self.key, self.count, like)
+        rows: Array | None = self.__dict__.get("_rows")
+        if rows is None:
+            like: Any = self.like
+            rows = self.law.rows(self.key, self.count, like)
+            self.__dict__["_rows"] = rows
+        return rows
+
+    def rows(self) -> Sequence[Array]:
+        """Return the directions one by one, ``(d,)`` each; as :meth:`dense` where they do not exist already."""
+        views = getattr(self.law, "views", None)
+        if views is None or is_blocks(self.like):
+            return self.dense()  # type: ignore[return-value]
+        if "_views" not in self.__dict__:
+            self.__dict__["_views"] = views(self.key, self.count, self.like)
+        cut: Sequence[Array] = self.__dict__["_views"]
+        return cut
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_rows", "_views")}
 
     def combine(self, weights: Floats) -> Point:
         """Return ``sum_i weights[i] u_i``, shaped like a point."""
-        if not is_blocks(self.like) and (self.count * size(self.like) <= CHUNK or not self.law.elementwise):
-            rows: Any = self.dense()
-            xp = namespace(rows)
-            combined: Array = xp.asarray(weights, dtype=rows.dtype, device=rows.device) @ rows
+        if is_blocks(self.like) or hasattr(self.law, "views"):
+            return self.add_to(zeros(self.like), weights)
+        like: Any = self.like
+        xp = namespace(like)
+        if "_rows" not in self.__dict__ and hasattr(self.law, "combined"):
+            combined: Array = self.law.combined(self.key, as_like(weights, like), like)
             return combined
-        return self.add_to(zeros(self.like), weights)
+        if "_rows" in self.__dict__ or not self.law.elementwise or self.count * size(like) <= CHUNK:
+            rows: Any = self.dense()
+            total: Array = xp.asarray(weights, dtype=rows.dtype, device=rows.device) @ rows
+            return total
+        return self.add_to(zeros(like), weights)
 
     def add_to(self, x: Point, weights: Floats) -> Point:
         """Add ``sum_i weights[i] u_i`` to ``x`` in place, a chunk at a time, and return ``x``."""
-        active = [(i, float(w)) for i, w in enumerate(weights) if w != 0.0]
-        for key, block in self._blocks(x):
-            if not self.law.elementwise:
-                block += self.combine(weights)
-                continue
-            m = block.shape[0]
-            for at in range(0, m, CHUNK):
-                part = block[at : at + CHUNK]
-                for i, w in active:
-                    part += w * self.law.piece(key, i * m + at, part.shape[0], part)
+        for key, block, law in self._blocks(x):
+            active = [(i, float(w)) for i, w in enumerate(weights) if w != 0.0]
+            if hasattr(law, "views"):
+                _add_rows(block, law.views(key, self.count, block), active)
+            elif not law.elementwise or "_rows" in self.__dict__:
+                block += self._joint(key, law, block, weights)
+            else:
+                m = block.shape[0]
+                for at in range(0, m, CHUNK):
+                    part = block[at : at + CHUNK]
+                    for i, w in active:
+                        part += w * law.piece(key, i * m + at, part.shape[0], part)
         return x
+
+    def _joint(self, key: Key, law: Distribution, block: Array, weights: Floats) -> Any:
+        """Return the weighted sum of whole directions of one block."""
+        if not is_blocks(self.like):
+            return self.combine(weights)
+        given = as_like(weights, block)
+        if hasattr(law, "combined"):
+            return law.combined(key, given, block)
+        return given @ law.rows(key, self.count, block)
 
     def add_member(self, x: Point, i: int, scale: float) -> Point:
         """Add ``scale * u_i`` to ``x`` in place and return ``x``."""
         weights = np.zeros(self.count)
         weights[i] = scale
-        return self.add_to(x, weights)
+        if not hasattr(self.law, "row"):
+            return self.add_to(x, weights)
+        for key, block, law in self._blocks(x):
+            block += scale * law.row(key, i, block)
+        return x
 
-    def _blocks(self, x: Point) -> Iterator[tuple[Key, Any]]:
-        """Yield the key and a flat view of every block of ``x``."""
+    def _blocks(self, x: Point) -> Iterator[tuple[Key, Any, Any]]:
+        """Yield the key, a flat view and the law of every block of ``x``."""
         if not is_blocks(x):
-            yield self.key, x
+            yield self.key, x, self.law
             return
-        if not self.law.elementwise:
+        within = getattr(self.law, "within", None)
+        if not self.law.elementwise and within is None:
             raise InvalidType(f"{type(self.law).__name__} directions need a point in one array, got named blocks.")
         for name, block in x.items():
             flat = block.reshape(-1)
             if not _is_view(flat, block):
                 raise InvalidArgument(f"block {name!r} is not contiguous, so it cannot be moved in place.")
-            yield self.key.child(name), flat
+            yield self.key.child(name), flat, self.law if within is None else within(tuple(block.shape))
+
+
+def _add_rows(x: Any, rows: Sequence[Array], active: Sequence[tuple[int, float]]) -> None:
+    """Add weighted rows to ``x`` in place, a chunk at a time, so that the sum stays in the cache."""
+    for at in range(0, x.shape[0], CHUNK // 8):
+        part = x[at : at + CHUNK // 8]
+        if is_torch(part):
+            for i, w in active:
+                part.add_(rows[i][at : at + CHUNK // 8], alpha=w)
+            continue
+        term = np.empty_like(part)
+        for i, w in active:
+            np.multiply(rows[i][at : at + CHUNK // 8], part.dtype.type(w), out=term)
+            part += term
 
 
 def _is_view(flat: Any, block: Any) -> bool:

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfo.arrays import Array, as_like, namespace
-from dfo.random import Key, normal
+from dfo.arrays import Array, as_like, namespace, on_host, scratch
+from dfo.random import Key, fill_normal, normal
 
 __all__ = ["cloud", "moments"]
 
 
+CHUNK = 1 << 16
+"""Numbers that are drawn, scaled and shifted at a time, within the cache of a core."""
+
+
 def cloud(center: Array, stdev: Array | float, key: Key, n: int, mirrored: bool = False) -> Array:
     """Return ``(n, d)`` points ``center + stdev * z`` with standard normal ``z``.
+
+    A large population lies in recycled memory (:func:`dfo.arrays.scratch`) and is written once.
 
     Args:
         center: ``(d,)``; its library, dtype and device are those of the result.
@@ -25,12 +31,32 @@ def cloud(center: Array, stdev: Array | float, key: Key, n: int, mirrored: bool 
         n: points; even when ``mirrored``.
         mirrored: points ``2j`` and ``2j + 1`` are ``center + stdev * z_j`` and ``center - stdev * z_j``.
     """
-    xp, middle, spread = namespace(center), as_like(center, center), stdev
-    z: Any = normal(key, (n // 2 if mirrored else n, middle.shape[0]), middle)
+    d, rows = center.shape[0], n // 2 if mirrored else n
+    if rows * d > 4 * CHUNK and on_host(center):
+        return _written(center, stdev, key, n, mirrored)
+    z: Any = normal(key, (rows, d), center)
+    z *= stdev
     if mirrored:
-        z = xp.reshape(xp.stack([z, -z], axis=1), (n, middle.shape[0]))
-    points: Array = middle + spread * z
+        xp = namespace(center)
+        z = xp.stack([z, -z], axis=1).reshape(n, d)
+    z += center
+    points: Array = z
     return points
+
+
+def _written(center: Any, stdev: Any, key: Key, n: int, mirrored: bool) -> Array:
+    """Draw and place one chunk of one member at a time."""
+    d, X = center.shape[0], scratch((n, center.shape[0]), center)
+    for j in range(n // 2 if mirrored else n):
+        for at in range(0, d, CHUNK):
+            cut = slice(at, min(at + CHUNK, d))
+            here = X[2 * j if mirrored else j][cut]
+            fill_normal(here, key, j * d + at)
+            here *= stdev if isinstance(stdev, float) else stdev[cut]
+            if mirrored:
+                namespace(here).subtract(center[cut], here, out=X[2 * j + 1][cut])
+            here += center[cut]
+    return X
 
 
 def moments(
@@ -45,7 +71,22 @@ def moments(
         first: ``(n,)`` weights of the first sum, or None to leave it out (the result is then None).
         second: ``(n,)`` weights of the second sum, or None to leave it out.
     """
-    z: Any = (X - center) / stdev
-    one = None if first is None else as_like(first, X) @ z
-    two = None if second is None else as_like(second, X) @ (z * z)
-    return one, two
+    (n, d), xp = X.shape, namespace(X)
+    one = None if first is None else as_like(first, X)
+    two = None if second is None else as_like(second, X)
+    width = d if not on_host(X) else max(1024, 4 * CHUNK // n)
+    sums: tuple[list[Any], list[Any]] = ([], [])
+    for at in range(0, d, width):
+        cut = slice(at, min(at + width, d))
+        z: Any = X[:, cut] - center[cut]
+        if one is not None:
+            sums[0].append(one @ z)
+        if two is not None:
+            z *= z
+            sums[1].append(two @ z)
+    whole = [None if not parts else parts[0] if len(parts) == 1 else xp.concat(parts) for parts in sums]
+    if whole[0] is not None:
+        whole[0] /= stdev
+    if whole[1] is not None:
+        whole[1] /= stdev * stdev
+    return whole[0], whole[1]
