@@ -36,13 +36,40 @@ _NAMES = {
     "Int": "dfo.spaces",
     "Named": "dfo.spaces",
     "Text": "dfo.spaces",
+    "Birkhoff": "dfo.sets.polytopes",
+    "GroupBall": "dfo.sets.balls",
+    "KSparse": "dfo.sets.balls",
+    "L1Ball": "dfo.sets.balls",
+    "L2Ball": "dfo.sets.balls",
+    "LInfBall": "dfo.sets.balls",
+    "LpBall": "dfo.sets.balls",
+    "NuclearBall": "dfo.sets.matrices",
+    "OpNormBall": "dfo.sets.matrices",
+    "Polytope": "dfo.sets.polytopes",
+    "Product": "dfo.sets.combined",
+    "Scaled": "dfo.sets.combined",
+    "Shifted": "dfo.sets.combined",
+    "Simplex": "dfo.sets.balls",
+    "Spectrahedron": "dfo.sets.matrices",
     "Key": "dfo.random",
     "Function": "dfo.oracles.function",
+    "HumanNoise": "dfo.oracles.rank",
     "RankOracle": "dfo.oracles.rank",
+    "Unrolled": "dfo.oracles.unrolled",
     "CMA": "dfo.solvers.cma",
     "SepCMA": "dfo.solvers.cma",
+    "GLD": "dfo.solvers.gld",
     "NelderMead": "dfo.solvers.nelder_mead",
     "RandomSearch": "dfo.solvers.random_search",
+    "ESSingle": "dfo.solvers.unrolled_es",
+    "FullES": "dfo.solvers.unrolled_es",
+    "GPES": "dfo.solvers.unrolled_es",
+    "NRES": "dfo.solvers.unrolled_es",
+    "PES": "dfo.solvers.unrolled_es",
+    "TruncatedES": "dfo.solvers.unrolled_es",
+    "ACSA": "dfo.solvers.acsa",
+    "ZOMirror": "dfo.solvers.mirror",
+    "ZORankSGD": "dfo.solvers.zo_rank_sgd",
     "ZOSGD": "dfo.solvers.zo_sgd",
 }
 
@@ -51,7 +78,7 @@ __all__ = [*sorted(_NAMES), "__version__"]  # noqa: PLE0604
 
 _ROOMS = frozenset({
     "arrays", "batch", "bench", "components", "directions", "encodings", "errors", "feedback", "oracles",
-    "protocols", "random", "report", "run", "solvers", "spaces", "testing",
+    "protocols", "random", "report", "run", "sets", "solvers", "spaces", "testing",
 })  # fmt: skip
 
 
@@ -71,7 +98,9 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from dfo.oracles.function import Function as Function
+    from dfo.oracles.rank import HumanNoise as HumanNoise
     from dfo.oracles.rank import RankOracle as RankOracle
+    from dfo.oracles.unrolled import Unrolled as Unrolled
     from dfo.protocols import Problem as Problem
     from dfo.protocols import Progress as Progress
     from dfo.protocols import Task as Task
@@ -90,10 +119,35 @@ if TYPE_CHECKING:
     from dfo.run.stopping import MaxTime as MaxTime
     from dfo.run.stopping import Stalled as Stalled
     from dfo.run.stopping import Target as Target
+    from dfo.sets.balls import GroupBall as GroupBall
+    from dfo.sets.balls import KSparse as KSparse
+    from dfo.sets.balls import L1Ball as L1Ball
+    from dfo.sets.balls import L2Ball as L2Ball
+    from dfo.sets.balls import LInfBall as LInfBall
+    from dfo.sets.balls import LpBall as LpBall
+    from dfo.sets.balls import Simplex as Simplex
+    from dfo.sets.combined import Product as Product
+    from dfo.sets.combined import Scaled as Scaled
+    from dfo.sets.combined import Shifted as Shifted
+    from dfo.sets.matrices import NuclearBall as NuclearBall
+    from dfo.sets.matrices import OpNormBall as OpNormBall
+    from dfo.sets.matrices import Spectrahedron as Spectrahedron
+    from dfo.sets.polytopes import Birkhoff as Birkhoff
+    from dfo.sets.polytopes import Polytope as Polytope
+    from dfo.solvers.acsa import ACSA as ACSA
     from dfo.solvers.cma import CMA as CMA
     from dfo.solvers.cma import SepCMA as SepCMA
+    from dfo.solvers.mirror import ZOMirror as ZOMirror
+    from dfo.solvers.gld import GLD as GLD
     from dfo.solvers.nelder_mead import NelderMead as NelderMead
     from dfo.solvers.random_search import RandomSearch as RandomSearch
+    from dfo.solvers.unrolled_es import GPES as GPES
+    from dfo.solvers.unrolled_es import NRES as NRES
+    from dfo.solvers.unrolled_es import PES as PES
+    from dfo.solvers.unrolled_es import ESSingle as ESSingle
+    from dfo.solvers.unrolled_es import FullES as FullES
+    from dfo.solvers.unrolled_es import TruncatedES as TruncatedES
+    from dfo.solvers.zo_rank_sgd import ZORankSGD as ZORankSGD
     from dfo.solvers.zo_sgd import ZOSGD as ZOSGD
     from dfo.spaces import Box as Box
     from dfo.spaces import Choice as Choice

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dfo.arrays import Array, Floats, as_like, is_torch, namespace, to_numpy
+from dfo.sets.convex import ConvexSet
 from dfo.spaces import Box, Free, Named, Text, Vector
 
 __all__ = ["BoxEncoding", "Encoding", "Identity", "NamedEncoding", "encoding"]
@@ -22,7 +23,7 @@ class Encoding(Protocol):
     """A user space seen by a solver."""
 
     @property
-    def inner(self) -> Vector | Text:
+    def inner(self) -> Vector | Text | ConvexSet:
         """The space in which the solver moves."""
         ...
 
@@ -43,7 +44,7 @@ class Encoding(Protocol):
 class Identity:
     """The encoding of a space that solvers move in directly."""
 
-    def __init__(self, inner: Vector | Text, start: Any) -> None:
+    def __init__(self, inner: Vector | Text | ConvexSet, start: Any) -> None:
         self.inner, self.start = inner, start
 
     def encode(self, x: Any) -> Any:
@@ -132,7 +133,7 @@ class NamedEncoding:
         return [dict(self._x0) if np.array_equal(row, self.start) else self.space.decode(row) for row in rows]
 
 
-def encoding(space: Free | Box | Named | Text, x0: Any) -> Encoding:
+def encoding(space: Free | Box | Named | Text | ConvexSet, x0: Any) -> Encoding:
     """Return how a solver sees ``space`` when it starts from ``x0``, a point of the space."""
     if isinstance(space, Named):
         return NamedEncoding(space, x0)

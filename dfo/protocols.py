@@ -15,6 +15,7 @@ from dfo.arrays import Floats
 from dfo.batch import Batch
 from dfo.feedback import Feedback
 from dfo.random import Key
+from dfo.sets.convex import ConvexSet
 from dfo.spaces import Box, Free, Named, Space, Text
 
 __all__ = ["CONSTRAINTS", "Hook", "Oracle", "Problem", "Progress", "Solver", "Stop", "Task"]
@@ -31,7 +32,7 @@ class Task:
     """What a solver may know before it starts.
 
     Args:
-        space: the space in which it moves: a free vector, a box (with ``cells``), or text.
+        space: the space in which it moves: a free vector, a box (with ``cells``), a convex set, or text.
         budget: evaluations granted, or None when the user set none; the run then ends at the
             solver's first convergence.
         batch: evaluations wanted per step, or None for the solver's own choice.
@@ -40,7 +41,7 @@ class Task:
         max_batch: most members that the oracle takes at once, or None.
     """
 
-    space: Space
+    space: Space | ConvexSet
     budget: int | None = None
     batch: int | None = None
     gives: frozenset[str] = frozenset({"values", "ranking"})
@@ -57,7 +58,8 @@ class Solver(Protocol[S]):
     state and always advances. Optional members: ``plan(task) -> Solver`` fills the fields left None,
     ``observe(state, points, values) -> state`` takes points evaluated elsewhere, ``finished(state) ->
     str | None`` says why there is nothing left to do, ``gauges(state) -> dict[str, float]`` reports,
-    ``handles`` names optional feedback that the solver can use, ``spaces`` the kinds of space it moves in.
+    ``handles`` names optional feedback that the solver can use, ``spaces`` the kinds of space it moves in:
+    ``"vector"`` (free and boxed), ``"convex"`` (sets of :mod:`dfo.sets` and bounded boxes), ``"text"``.
     """
 
     needs: ClassVar[frozenset[str]]
@@ -182,7 +184,7 @@ class Problem:
     """
 
     name: str
-    space: Free | Box | Named | Text
+    space: Free | Box | Named | Text | ConvexSet
     fun: Any
     x0: Any
     f_opt: float | None = None

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from dfo.arrays import Array, Floats, Point, as_like, is_torch, size, to_numpy
+from dfo.arrays import Array, Floats, Point, as_like, is_torch, namespace, size, to_numpy
 from dfo.errors import InvalidArgument, InvalidType, short
 from dfo.random import Key, integers, uniform
 
@@ -168,6 +168,28 @@ class Box:
         if self.integer.any():
             lower, upper = np.where(self.integer, lower - 0.5, lower), np.where(self.integer, upper + 0.5, upper)
         return self.project(lower * (1.0 - unit) + upper * unit)
+
+    @property
+    def center(self) -> Array:
+        """The middle of a bounded box."""
+        return self.project(self.lower / 2 + self.upper / 2)
+
+    def lmo(self, s: Any) -> Array:
+        """Return a corner with the lowest ``<s, v>``: the lower bound where ``s > 0``, else the upper.
+
+        Raises:
+            InvalidArgument: a bound is infinite.
+        """
+        if not self.bounded.all():
+            raise InvalidArgument(
+                "lmo: expected a box with two finite bounds per variable; the minimum lies at infinity."
+            )
+        if is_torch(s):
+            xp = namespace(s)
+            corner: Array = xp.where(s > 0, as_like(self.lower, s), as_like(self.upper, s))
+            return corner
+        slope = np.asarray(s)
+        return as_like(np.where(slope > 0, self.lower, self.upper), slope * 1.0)
 
     def __repr__(self) -> str:
         if self.dim > 20:

@@ -18,6 +18,7 @@ from dfo.bench.recorder import Recorder, thinned
 from dfo.bench.targets import TARGETS
 from dfo.errors import DfoError, EvaluationWarning
 from dfo.protocols import Problem
+from dfo.sets.convex import is_convex
 from dfo.spaces import Box, Named, Text
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def solve(
         problem.fun if fun is None else fun,
         start,
         method=wanted.name,
-        bounds=space if isinstance(space, Box) else None,
+        bounds=space if isinstance(space, Box) or is_convex(space) else None,
         constraints=constraints,
         options=wanted.options or None,
         budget=budget,

@@ -23,6 +23,7 @@ from dfo.random import Key
 from dfo.run import auto, validate
 from dfo.run.packing import load, save
 from dfo.run.peers import is_peer
+from dfo.run.session import inside_of
 from dfo.run.setup import solver_of
 from dfo.spaces import Box
 
@@ -55,7 +56,8 @@ class AskTell:
     Args:
         method: a name or a solver, as in :func:`dfo.minimize` (peers cannot be asked).
         x0: a start, a space, or a dictionary of parameters, as in :func:`dfo.minimize`.
-        bounds: one pair per variable, or None.
+        bounds: one pair per variable, a convex set, or None. In a set, some candidates may lie a little beside it;
+            these are never ``best_x``, and ``recommended`` is a point of the set.
         options: fields of the solver by name.
         seed: any integer >= 0.
         batch: evaluations per step.
@@ -106,6 +108,7 @@ class AskTell:
         self._told: set[int] = set()
         self._again: list[int] = []
         self.nfev = 0
+        self._inside = inside_of(self._encoding.inner)
         self.best_x: Any = None
         self.best_fun = math.inf
         self._begin()
@@ -203,7 +206,7 @@ class AskTell:
             self._told.add(number)
             self.nfev += 1
             f = _one(value)
-            if f < self.best_fun:
+            if f < self.best_fun and (self._inside is None or self._inside(asked.x)):
                 self.best_x, self.best_fun = (copy(asked.x) if is_array(asked.x) else asked.x), f
             if asked.member is None:
                 self._observe([asked.z], np.array([f]))

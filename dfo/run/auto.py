@@ -4,6 +4,7 @@
 the problem (d variables, budget)      the choice
 =====================================  =====================================================
 points are text                        random
+points of a convex set                 zo-fw
 the oracle only ranks                  cma
 constraints                            scipy:COBYLA if ``noise=False``, else cma
 ``noise=False``, 2-50 d, up to 100 d   scipy:SLSQP, restarted at random points
@@ -22,6 +23,7 @@ of all at small budgets on smooth functions and the worst when a value jitters o
 
 from __future__ import annotations
 
+from dfo.sets.convex import is_convex
 from dfo.spaces import Box, Free, Text
 
 __all__ = ["choose"]
@@ -39,6 +41,8 @@ def choose(
     """Return the method and the reason in one sentence; without ``serial`` only methods that ask in batches."""
     if isinstance(space, Text):
         return "random", "points are text"
+    if is_convex(space):
+        return "zo-fw", "points of a convex set"
     if "values" not in gives:
         return "cma", "the oracle only ranks"
     smooth = noise is False and serial and not integers and isinstance(space, (Free, Box))

@@ -22,6 +22,9 @@ def result_of(setup: Setup, session: Session, reserve: int = 0) -> Result:
     """Return the result; with noise, spend ``reserve`` of the budget on evaluations of the recommendation."""
     session.warn()
     x, fun, stderr = session.best_x, session.best_fun, 0.0
+    if session.inside is not None and not setup.noisy:
+        _try_recommended(session, reserve, setup)
+        x, fun = session.best_x, session.best_fun
     if setup.noisy or x is None:
         x, fun, stderr = _recommended(session, reserve, setup)
     status, message = session.status or "finished", session.message
@@ -69,6 +72,15 @@ def _again(setup: Setup, batch: Batch, session: Session) -> Any:
         return setup.oracle.evaluate(batch, session.memory)[0]
     except Halted as halt:  # time is over, or the objective raised: the mean of what there is
         return halt.done
+
+
+def _try_recommended(session: Session, reserve: int, setup: Setup) -> None:
+    """Evaluate the recommendation, a point of the set that the solver may never have asked about."""
+    x = session.recommended()
+    if x is None or not reserve or session.status in ("interrupted", "error"):
+        return
+    told = _again(setup, Points(x[None]), session)
+    session.count(Points(x[None][: len(told.f)]), told)
 
 
 def _recommended(session: Session, reserve: int, setup: Setup) -> tuple[Any, float, float]:

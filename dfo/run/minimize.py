@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from dfo.run.peers import peer_is_native, run_peer
 from dfo.run.result import Result
 from dfo.run.session import ObjectiveRaised, Session
 from dfo.run.setup import Setup, resolve
+from dfo.sets.convex import is_convex
 
 __all__ = ["maximize", "minimize", "run"]
 
@@ -57,7 +59,9 @@ def minimize(
         method: ``"auto"`` (see :mod:`dfo.run.auto`), a name (``dfo list solvers``), a solver such as
             ``dfo.CMA(population=20)``, or a peer: ``"scipy:COBYQA"``, ``"pycma"``, ``"nevergrad:NGOpt"``.
         bounds: one ``(lower, upper)`` pair per variable, None for no bound, or scipy's ``Bounds``. Between
-            two finite bounds, lengths such as ``sigma`` are fractions of the width.
+            two finite bounds, lengths such as ``sigma`` are fractions of the width. Or a convex set, such as
+            ``dfo.L1Ball(50)`` (:mod:`dfo.sets`), which may also be x0: the result is then a point of the set,
+            although some methods query a little beside it.
         constraints: scipy's forms. Feasible points come before infeasible ones.
         tol: tolerance at which the solver takes itself to have converged.
         callback: called with a :class:`~dfo.Progress` after each step; several in a list. ``StopIteration``
@@ -174,7 +178,7 @@ class _Negated:
 def run(setup: Setup, known: Any = None) -> Result:
     """Run a resolved setup to its end."""
     with Interruptible() as interrupt:
-        reserve = min(30, setup.budget // 20) if setup.noisy else 0
+        reserve = reserve_of(setup)
         native = isinstance(setup.solver, str) and peer_is_native(setup)
         session = Session(
             setup.oracle if native else setup.seen, Identity(setup.space, setup.x0) if native else setup.encoding,
@@ -189,6 +193,17 @@ def run(setup: Setup, known: Any = None) -> Result:
             with contextlib.suppress(AttributeError, TypeError):
                 raised.cause.result = result_of(setup, session)  # type: ignore[attr-defined]
             raise raised.cause from None
+
+
+def reserve_of(setup: Setup) -> int:
+    """Return the part of the budget kept for evaluations of the recommendation.
+
+    With noise, a twentieth; in a convex set, one evaluation: the queries of a solver may lie beside the set.
+    """
+    inside = is_convex(setup.encoding.inner)
+    price = math.ceil(getattr(setup.oracle, "price", 1.0))
+    least = price if inside and "values" in setup.oracle.gives and setup.budget >= price else 0
+    return max(least, min(30, setup.budget // 20) if setup.noisy else 0)
 
 
 def _drive(setup: Setup, session: Session, known: Any, reserve: int) -> Result:

@@ -28,6 +28,7 @@ from dfo.random import Key
 from dfo.run.interrupt import Interruptible
 from dfo.run.result import STATUS, History
 from dfo.run.stopping import AnyOf, MaxTime, Target
+from dfo.sets.convex import is_convex
 
 __all__ = ["KEEP_LIMIT", "ObjectiveRaised", "Session"]
 
@@ -77,6 +78,7 @@ class Session:
         self.best_fun, self.best_merit, self.best_violation = math.inf, math.inf, 0.0
         self.status, self.message = "", ""
         self.note = ""
+        self.inside = inside_of(encoding.inner)
         self.gauges: Callable[[], Mapping[str, float]] = dict
         self.recommended: Callable[[], Any] = lambda: None
         self._fun, self._violation = array("d"), array("d")
@@ -112,7 +114,7 @@ class Session:
         if self.interrupt is not None and self.interrupt.requested:
             return True
         if self._target > -math.inf and isinstance(value, (int, float)) and value <= self._target:
-            return not self.oracle.gives & {"violations"}
+            return not self.oracle.gives & {"violations"} and self.inside is None
         return self._deadline < math.inf and self.seconds >= self._deadline
 
     def over(self) -> bool:
@@ -215,17 +217,28 @@ class Session:
             return
         f = told.f
         self._fun.frombytes(np.ascontiguousarray(f, dtype=float).tobytes())
-        if told.violation is not None:
-            self._violation.frombytes(np.ascontiguousarray(told.violation, dtype=float).tobytes())
+        outside = self._outside(batch, told)
+        if told.violation is not None or outside is not None:
+            violation = (0.0 if told.violation is None else told.violation) + (0.0 if outside is None else outside)
+            self._violation.frombytes(np.ascontiguousarray(violation, dtype=float).tobytes())
         if told.failed is not None:
             self.nfail += int(told.failed.sum())
             self.note = self.note or (told.notes[0][1] if told.notes else "")
-        merit = told.merit()
+        merit = told.merit() if outside is None else told.merit() + outside
         if not n:
             return
         i = int(merit.argmin())
         if merit[i] < self.best_merit and told.valid[i]:
             self._improve(batch, told, i, float(merit[i]))
+
+    def _outside(self, batch: Batch, told: Values) -> Floats | None:
+        """Return infinity for members beside the convex set, as far as they are lower than the best; 0 for others."""
+        if self.inside is None:
+            return None
+        outside = np.zeros(len(batch))
+        for i in np.flatnonzero(told.merit() < self.best_merit):
+            outside[i] = 0.0 if self.inside(batch.member(int(i))) else np.inf
+        return outside
 
     def count_again(self, told: Feedback) -> None:
         """Enter evaluations of a point that is known already: they count, but cannot be the best."""
@@ -299,6 +312,11 @@ class Session:
                 EvaluationWarning,
                 stacklevel=_outside(),
             )
+
+
+def inside_of(space: Any) -> Callable[[Any], bool] | None:
+    """Return what tells the points of a convex set from queries beside it; None where none can lie outside."""
+    return space.contains if is_convex(space) else None
 
 
 def _outside() -> int:

@@ -18,6 +18,7 @@ from dfo.run.loop import check_fits, lanes_of
 from dfo.run.peers import PEERS, is_peer
 from dfo.run.stopping import AnyOf, MaxEvals, MaxSteps, MaxTime, seconds
 from dfo.run.workers import mapper_of
+from dfo.sets.convex import is_convex
 from dfo.spaces import Box, Free, Named, Text
 
 __all__ = ["ALIASES", "DEFAULT_BUDGET", "Setup", "resolve", "solver_of"]
@@ -115,6 +116,8 @@ def resolve(
     if (isinstance(method, str) and method == "auto") or method is None:
         method, reason = auto.choose(space, space.dim, granted, noise, oracle.gives, integers, serial)
     solver: Any = method
+    if peer and is_convex(space):
+        raise InvalidArgument(f"method: {method} knows no convex sets. Use method='auto', or one of dfo's that do.")
     if not (isinstance(method, str) and is_peer(method)):
         task = Task(seen.inner, granted, count, oracle.gives, noisy, oracle.max_batch)
         solver = solver_of(method, options, tol, task)
@@ -132,7 +135,7 @@ def resolve(
 
 
 def _is_point(x0: Any) -> bool:
-    return x0 is not None and not isinstance(x0, (Mapping, Free, Box, Named, Text))
+    return x0 is not None and not isinstance(x0, (Mapping, Free, Box, Named, Text)) and not is_convex(x0)
 
 
 def _split(options: Any, peer: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -188,6 +191,28 @@ def _oracle(fun: Any, args: Any, vectorized: bool, on_error: Any, violation: Any
     )
 
 
+def check_moves(solver: Any, space: Any) -> None:
+    """Refuse a solver that does not move in a space, as its ``spaces`` say.
+
+    Raises:
+        InvalidArgument: naming the methods that do.
+    """
+    from dfo.solvers import SOLVERS, solver_class
+
+    spaces, name = getattr(solver, "spaces", None), type(solver).__name__
+    if isinstance(space, Text) and "text" not in (spaces or {"text"}):
+        raise InvalidArgument(f"method: {name} moves vectors and cannot search text. Use 'random'.")
+    if is_convex(space) and "convex" not in (spaces or ()):
+        fitting = [m for m in SOLVERS if "convex" in getattr(solver_class(m), "spaces", ())]
+        raise InvalidArgument(
+            f"method: {name} would leave {short(space)}. These methods move in convex sets: {', '.join(fitting)}."
+        )
+    bounded = isinstance(space, Box) and bool(space.bounded.all())
+    if isinstance(space, (Free, Box)) and not bounded and spaces is not None and "vector" not in spaces:
+        hint = "two finite bounds per variable, or a set such as bounds=dfo.L1Ball(d)" if "convex" in spaces else "text"
+        raise InvalidArgument(f"method: {name} cannot move in {short(space)}. Give it {hint}.")
+
+
 def solver_of(method: Any, options: Mapping[str, Any], tol: Any, task: Task) -> Any:
     """Return the planned solver that a name or an instance stands for.
 
@@ -207,9 +232,7 @@ def solver_of(method: Any, options: Mapping[str, Any], tol: Any, task: Task) -> 
         solver = replace(method, **validate.options_for(type(method), options))
     else:
         raise InvalidType(f'method: expected a name such as "cma" or a solver such as dfo.CMA(), got {short(method)}.')
-    spaces = getattr(solver, "spaces", None)
-    if spaces is not None and isinstance(task.space, Text) and "text" not in spaces:
-        raise InvalidArgument(f"method: {type(solver).__name__} moves vectors and cannot search text. Use 'random'.")
+    check_moves(solver, task.space)
     if tol is not None:
         fields = [name for name in ("tol", "xtol", "ftol") if hasattr(solver, name)]
         if not fields:

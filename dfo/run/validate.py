@@ -11,6 +11,7 @@ import numpy as np
 
 from dfo.arrays import Array, is_array, is_torch, to_numpy
 from dfo.errors import InvalidArgument, InvalidType, short, unknown
+from dfo.sets.convex import ConvexSet, is_convex
 from dfo.spaces import Box, Choice, Float, Free, Int, Named, Text
 
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
     "violation_of",
 ]
 
-UserSpace = Free | Box | Named | Text
+UserSpace = Free | Box | Named | Text | ConvexSet
 
 
 def check_count(name: str, value: Any, least: int) -> int | None:
@@ -80,7 +81,8 @@ def check_budget(value: Any) -> int | None:
 def space_and_start(x0: Any, bounds: Any) -> tuple[UserSpace, Any]:
     """Return the space and the start that ``x0`` and ``bounds`` describe.
 
-    ``x0`` is a vector, a space, a mapping of named parameters, or None with finite bounds.
+    ``x0`` is a vector, a space, a mapping of named parameters, or None with finite bounds. ``bounds`` are pairs,
+    or a convex set.
 
     Raises:
         InvalidArgument: no variable, NaN or infinity in x0, a length that does not fit, x0 outside.
@@ -92,20 +94,26 @@ def space_and_start(x0: Any, bounds: Any) -> tuple[UserSpace, Any]:
         )
     if isinstance(x0, Mapping) and not any(is_array(v) for v in x0.values()):
         x0 = Named(x0)
-    if isinstance(x0, (Free, Box, Named, Text)):
+    if isinstance(x0, (Free, Box, Named, Text)) or is_convex(x0):
         if bounds is not None:
             raise InvalidArgument("bounds: the space given as x0 has its own; drop one of the two.")
         return x0, _start_of(x0)
     if x0 is None:
-        if bounds is None:
-            raise InvalidArgument("x0: expected a start, a space, or finite bounds; got None for both.")
-        box = bounds_of(bounds, None)
-        return box, _start_of(box)
+        region = _region(bounds)
+        return region, _start_of(region)
     x = _vector(x0)
+    if is_convex(bounds):
+        return bounds, _within(bounds, x)
     space: UserSpace = Free(int(x.shape[0])) if bounds is None else bounds_of(bounds, int(x.shape[0]))
     if isinstance(space, Box):
         x = _inside(space, x)
     return space, x
+
+
+def _region(bounds: Any) -> Box | ConvexSet:
+    if bounds is None:
+        raise InvalidArgument("x0: expected a start, a space, or finite bounds; got None for both.")
+    return bounds if is_convex(bounds) else bounds_of(bounds, None)
 
 
 def _start_of(space: UserSpace) -> Any:
@@ -115,6 +123,8 @@ def _start_of(space: UserSpace) -> Any:
         return space.project("")
     if isinstance(space, Free):
         return np.zeros(space.dim)
+    if not isinstance(space, Box):
+        return np.array(space.center, dtype=float)
     lower = np.where(np.isfinite(space.lower), space.lower, np.minimum(0.0, space.upper))
     upper = np.where(np.isfinite(space.upper), space.upper, np.maximum(0.0, space.lower))
     return space.project(lower / 2 + upper / 2)
@@ -143,6 +153,19 @@ def _vector(x0: Any) -> Array:
         raise InvalidArgument(f"x0[{i}]: expected a finite number, got {values[i]}.")
     result: Array = x
     return result
+
+
+def _within(region: ConvexSet, x: Array) -> Array:
+    if x.shape[0] != region.dim:
+        raise InvalidArgument(f"x0: expected {region.dim} variables, as {short(region)} has, got {x.shape[0]}.")
+    if not region.contains(x):
+        nearest = np.asarray(to_numpy(region.project(x)), dtype=float)
+        i = int(np.abs(nearest - to_numpy(x)).argmax())
+        raise InvalidArgument(
+            f"x0: expected a point of {short(region)}, got one outside; the nearest has"
+            f" x0[{i}] = {nearest[i]:g} instead of {float(x[i]):g}. Start at bounds.project(x0), or leave x0 out to start at the center."
+        )
+    return x
 
 
 def _inside(box: Box, x: Array) -> Array:
@@ -231,7 +254,7 @@ def check_known(known: Any, space: UserSpace) -> tuple[Sequence[Any], np.ndarray
         ) from None
     if count != values.size:
         raise InvalidArgument(f"known: expected as many points as values, got {count} and {values.size}.")
-    if isinstance(space, (Free, Box)):
+    if isinstance(space, (Free, Box)) or is_convex(space):
         points = [_known_vector(p, i) for i, p in enumerate(points)]
     for i, p in enumerate(points):
         if not space.contains(p):

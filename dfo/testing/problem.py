@@ -11,6 +11,7 @@ import numpy as np
 from dfo.arrays import Floats, is_array, to_numpy
 from dfo.protocols import Problem
 from dfo.random import Key, normal
+from dfo.sets.convex import is_convex
 from dfo.spaces import Box, Free, Named
 from dfo.testing.equal import difference, identical
 from dfo.testing.laws import Cases, Law, Skipped, expect, law
@@ -97,7 +98,7 @@ def nothing_lower(s: ProblemSubject) -> None:
 
     def body(seed: int, decade: int) -> None:
         points = list(s.sample(seed))
-        if is_array(p.x_opt) and isinstance(p.space, (Box, Free)):
+        if is_array(p.x_opt) and (isinstance(p.space, (Box, Free)) or is_convex(p.space)):
             step = 10.0**-decade * normal(Key(seed, ("near",)), (4, p.space.dim))
             points += [p.space.project(row) for row in p.x_opt + step]
         for x in points:
@@ -151,7 +152,7 @@ def bounds(s: ProblemSubject) -> None:
 
     def body(seed: int) -> None:
         points = list(s.sample(seed))
-        if isinstance(p.space, Box):
+        if isinstance(p.space, Box) or is_convex(p.space):
             drawn: Floats = normal(Key(seed, ("corner",)), (p.space.dim,))
             points += [p.space.project(1e3 * drawn), p.space.project(p.space.sample(Key(seed), 1)[0] + drawn)]
         if isinstance(p.space, Named):
