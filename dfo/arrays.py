@@ -24,11 +24,13 @@ __all__ = [
     "Point",
     "as_like",
     "copy",
+    "host_view",
     "is_array",
     "is_blocks",
     "is_torch",
     "namespace",
     "on_host",
+    "put_mirrored",
     "put_scaled",
     "release",
     "scratch",
@@ -189,6 +191,14 @@ def release() -> None:
     _pool.trim()
 
 
+def host_view(x: Any) -> Any:
+    """Return a numpy array in the memory of a tensor on the host where numpy has its dtype, else ``x`` itself."""
+    if not is_torch(x) or x.device.type != "cpu" or x.requires_grad:
+        return x
+    known = x.dtype in (namespace(x).float32, namespace(x).float64)
+    return x.numpy() if known else x
+
+
 def put_scaled(out: Any, base: Any, u: Any, scale: float) -> None:
     """Write ``base + scale * u`` into ``out``; no temporary is made."""
     if is_torch(out):
@@ -196,3 +206,14 @@ def put_scaled(out: Any, base: Any, u: Any, scale: float) -> None:
         return
     np.multiply(u, out.dtype.type(scale), out=out)
     out += base
+
+
+def put_mirrored(plus: Any, minus: Any, base: Any, u: Any, scale: float) -> None:
+    """Write ``base + scale * u`` into ``plus`` and ``base - scale * u`` into ``minus``; no temporary is made."""
+    if is_torch(plus):
+        namespace(plus).mul(u, scale, out=plus)
+        namespace(plus).subtract(base, plus, out=minus)
+    else:
+        np.multiply(u, plus.dtype.type(scale), out=plus)
+        np.subtract(base, plus, out=minus)
+    plus += base

@@ -18,7 +18,19 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from dfo.arrays import Array, Floats, Point, copy, is_blocks, namespace, put_scaled, scratch, size
+from dfo.arrays import (
+    Array,
+    Floats,
+    Point,
+    copy,
+    host_view,
+    is_blocks,
+    namespace,
+    put_mirrored,
+    put_scaled,
+    scratch,
+    size,
+)
 from dfo.directions import Directions
 from dfo.errors import ProblemTooLarge
 
@@ -26,6 +38,9 @@ __all__ = ["DENSE_LIMIT", "Batch", "Items", "Linear", "Perturbations", "Points"]
 
 DENSE_LIMIT = 1 << 28
 """Most numbers that :meth:`Linear.dense` builds (2 GiB in double precision)."""
+
+WIDE = 1 << 17
+"""Coordinates of a large population written at a time: half a mebibyte in single precision."""
 
 Ints = npt.NDArray[np.int64]
 _PER_MEMBER = ("data", "lane", "origin", "index", "scale", "latent")
@@ -171,7 +186,7 @@ class Perturbations(Linear):
                 f"{'blocks' if is_blocks(first) else 'one array'} are not built at once."
                 " Use member(i), or an oracle that takes perturbations."
             )
-        if len(self) * size(first) > 1 << 18:
+        if len(self) * size(first) > 1 << 18 and (self.origin is not None or len(self) > 1):
             return self._written()
         xp = namespace(first)
         drawn: Any = self.directions.dense()
@@ -183,14 +198,31 @@ class Perturbations(Linear):
         return result
 
     def _written(self) -> Array:
-        """Return the members of a large population, written row by row into recycled memory."""
+        """Return the members of a large population, written once into recycled memory.
+
+        Mirrored neighbours share what they read; a piece of every member is written before the next piece, so
+        that the center stays in the cache.
+        """
         first: Any = self.centers[0]
-        rows, X, scale = self.directions.rows(), scratch((len(self), first.shape[0]), first), self.scale
-        for i in range(len(self)):
-            x, base, u = X[i], self._origin(i), rows[self._index(i)]
-            for at in range(0, first.shape[0], 1 << 16):
-                cut = slice(at, at + (1 << 16))
-                put_scaled(x[cut], base[cut], u[cut], float(scale[i]))  # type: ignore[index]
+        d, n, scale = size(first), len(self), self.scale
+        X = scratch((n, d), first)
+        index, origin = (np.zeros(n, int) if part is None else part for part in (self.index, self.origin))
+        index = np.arange(n) if self.index is None else index
+        rows = self.directions.rows()
+        bases, points = [host_view(c) for c in self.centers], host_view(X)
+        u = {int(j): host_view(rows[int(j)]) for j in np.unique(index)}
+        twins = np.zeros(n, bool)  # whether the next member is this one mirrored
+        twins[:-1] = (index[:-1] == index[1:]) & (scale[:-1] == -scale[1:]) & (origin[:-1] == origin[1:])
+        for at in range(0, d, WIDE):
+            cut = slice(at, at + WIDE)
+            i = 0
+            while i < n:
+                base = bases[int(origin[i])][cut]
+                if twins[i]:
+                    put_mirrored(points[i][cut], points[i + 1][cut], base, u[int(index[i])][cut], float(scale[i]))
+                else:
+                    put_scaled(points[i][cut], base, u[int(index[i])][cut], float(scale[i]))
+                i += 2 if twins[i] else 1
         return X
 
     def _per_direction(self, weights: Array) -> Floats:

@@ -44,6 +44,9 @@ __all__ = [
 CHUNK = 1 << 18
 """Coordinates drawn at a time when a large point is moved in place (2 MiB in double precision)."""
 
+ALIGNED = 16
+"""Directions out of a table begin at multiples of this."""
+
 
 class Distribution(Protocol):
     """A law of directions in R^d with ``E[u u^T] = I``.
@@ -292,7 +295,7 @@ class NoiseTable(_Joint):
         if d > self.size:
             raise InvalidArgument(f"NoiseTable: {d} coordinates do not fit; expected size >= {d}, got {self.size}.")
         table: Any = _table(self.size, self.seed, *_kind(like))
-        places = integers(key, self.size - d + 1, (count,))
+        places = ALIGNED * integers(key, (self.size - d) // ALIGNED + 1, (count,))  # whole lines of the cache
         return [table[int(at) : int(at) + d] for at in places]
 
     def rows(self, key: Key, count: int, like: Array) -> Array:
@@ -470,16 +473,16 @@ class Directions:
 
 def _add_rows(x: Any, rows: Sequence[Array], active: Sequence[tuple[int, float]]) -> None:
     """Add weighted rows to ``x`` in place, a chunk at a time, so that the sum stays in the cache."""
-    for at in range(0, x.shape[0], CHUNK // 8):
-        part = x[at : at + CHUNK // 8]
-        if is_torch(part):
-            for i, w in active:
-                part.add_(rows[i][at : at + CHUNK // 8], alpha=w)
-            continue
-        term = np.empty_like(part)
+    for at in range(0, x.shape[0], CHUNK // 2):
+        cut = slice(at, at + CHUNK // 2)
+        part = x[cut]
+        term = None if is_torch(part) else np.empty_like(part)
         for i, w in active:
-            np.multiply(rows[i][at : at + CHUNK // 8], part.dtype.type(w), out=term)
-            part += term
+            if term is None:
+                part.add_(rows[i][cut], alpha=w)
+            else:
+                np.multiply(rows[i][cut], part.dtype.type(w), out=term)
+                part += term
 
 
 def _is_view(flat: Any, block: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfo.arrays import Array, as_like, namespace, on_host, scratch
+from dfo.arrays import Array, as_like, host_view, namespace, on_host, put_mirrored, scratch
 from dfo.random import Key, fill_normal, normal
 
 __all__ = ["cloud", "moments"]
@@ -44,9 +44,11 @@ def cloud(center: Array, stdev: Array | float, key: Key, n: int, mirrored: bool 
     return points
 
 
-def _written(center: Any, stdev: Any, key: Key, n: int, mirrored: bool) -> Array:
+def _written(at_center: Any, spread: Any, key: Key, n: int, mirrored: bool) -> Array:
     """Draw and place one chunk of one member at a time."""
-    d, X = center.shape[0], scratch((n, center.shape[0]), center)
+    d, population = at_center.shape[0], scratch((n, at_center.shape[0]), at_center)
+    X, center = host_view(population), host_view(at_center)
+    stdev: Any = spread if isinstance(spread, float) else host_view(spread)
     for j in range(n // 2 if mirrored else n):
         for at in range(0, d, CHUNK):
             cut = slice(at, min(at + CHUNK, d))
@@ -54,9 +56,10 @@ def _written(center: Any, stdev: Any, key: Key, n: int, mirrored: bool) -> Array
             fill_normal(here, key, j * d + at)
             here *= stdev if isinstance(stdev, float) else stdev[cut]
             if mirrored:
-                namespace(here).subtract(center[cut], here, out=X[2 * j + 1][cut])
-            here += center[cut]
-    return X
+                put_mirrored(here, X[2 * j + 1][cut], center[cut], here, 1.0)
+            else:
+                here += center[cut]
+    return population
 
 
 def moments(
