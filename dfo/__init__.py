@@ -59,6 +59,7 @@ _NAMES = {
     "CMA": "dfo.solvers.cma",
     "SepCMA": "dfo.solvers.cma",
     "GLD": "dfo.solvers.gld",
+    "FrankWolfe": "dfo.solvers.frank_wolfe",
     "NelderMead": "dfo.solvers.nelder_mead",
     "RandomSearch": "dfo.solvers.random_search",
     "ESSingle": "dfo.solvers.unrolled_es",
@@ -139,6 +140,7 @@ if TYPE_CHECKING:
     from dfo.solvers.cma import SepCMA as SepCMA
     from dfo.solvers.mirror import ZOMirror as ZOMirror
     from dfo.solvers.gld import GLD as GLD
+    from dfo.solvers.frank_wolfe import FrankWolfe as FrankWolfe
     from dfo.solvers.nelder_mead import NelderMead as NelderMead
     from dfo.solvers.random_search import RandomSearch as RandomSearch
     from dfo.solvers.unrolled_es import GPES as GPES

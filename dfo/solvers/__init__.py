@@ -15,10 +15,27 @@ from dfo.errors import unknown
 __all__ = ["SOLVERS", "solver_class"]
 
 SOLVERS: dict[str, str] = {
+    "cbo": "dfo.solvers.cbo:CBO",
     "cma": "dfo.solvers.cma:CMA",
+    "deep-ga": "dfo.solvers.genetic:DeepGA",
+    "es-single": "dfo.solvers.unrolled_es:ESSingle",
+    "full-es": "dfo.solvers.unrolled_es:FullES",
+    "genetic": "dfo.solvers.genetic:Genetic",
+    "gld": "dfo.solvers.gld:GLD",
     "nelder-mead": "dfo.solvers.nelder_mead:NelderMead",
+    "snes": "dfo.solvers.nes:SNES",
+    "xnes": "dfo.solvers.nes:XNES",
+    "nres": "dfo.solvers.unrolled_es:NRES",
+    "pes": "dfo.solvers.unrolled_es:PES",
     "random": "dfo.solvers.random_search:RandomSearch",
     "sep-cma": "dfo.solvers.cma:SepCMA",
+    "openai-es": "dfo.solvers.openai_es:OpenAIES",
+    "zo-acsa": "dfo.solvers.acsa:ACSA",
+    "truncated-es": "dfo.solvers.unrolled_es:TruncatedES",
+    "zo-fw": "dfo.solvers.frank_wolfe:FrankWolfe",
+    "zo-mirror": "dfo.solvers.mirror:ZOMirror",
+    "pgpe": "dfo.solvers.pgpe:PGPE",
+    "zo-rank-sgd": "dfo.solvers.zo_rank_sgd:ZORankSGD",
     "zo-sgd": "dfo.solvers.zo_sgd:ZOSGD",
 }
 """Name to ``module:Class``; packages of yours may add entries at run time."""

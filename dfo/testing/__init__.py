@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dfo.testing.check import ORACLE_LAWS, PROBLEM_LAWS, SOLVER_LAWS, check_oracle, check_problem, check_solver
 from dfo.testing.report import Outcome, Report
+from dfo.testing.trial import takes_functions
 
 __all__ = [
     "ORACLE_LAWS",
@@ -24,4 +25,5 @@ __all__ = [
     "check_oracle",
     "check_problem",
     "check_solver",
+    "takes_functions",
 ]

@@ -51,7 +51,9 @@ def budget(s: Subject) -> None:
 
     def body(d: int, seed: int, budget: int) -> None:
         fun = _Recorded()
-        res = minimize(fun, s.array(np.full(d, 0.8)), method=s.solver, seed=seed, budget=budget, bounds=_bounds(s, d))
+        res = minimize(
+            s.objective(fun), s.array(np.full(d, 0.8)), method=s.solver, seed=seed, budget=budget, bounds=_bounds(s, d)
+        )
         seen = fun.seen
         expect(len(seen) <= budget, f"{len(seen)} evaluations on a budget of {budget}")
         expect(res.nfev == len(seen), f"nfev is {res.nfev} after {len(seen)} evaluations")
@@ -77,7 +79,7 @@ def dtype_device(s: Subject) -> None:
     def body(d: int, dtype: str, bounded: bool) -> None:
         x0, fun = s.array(np.full(d, 0.75), dtype), _Recorded()
         box = [(-2.0, 2.0)] * d if bounded else _bounds(s, d)
-        res = minimize(fun, x0, method=s.solver, budget=30 * d, bounds=box)
+        res = minimize(s.objective(fun), x0, method=s.solver, budget=30 * d, bounds=box)
         for name, x in [("x", res.x), ("best_x", res.best_x), *((f"point {i}", x) for i, x in enumerate(fun.seen))]:
             expect(type(x) is type(x0), f"{name} is a {type(x).__name__}")
             expect(x.dtype == x0.dtype, f"{name} is {x.dtype}")
@@ -115,7 +117,7 @@ def bounds(s: Subject) -> None:
         fun = _Recorded(LANDSCAPES[landscape])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EvaluationWarning)
-            res = minimize(fun, s.array(x0), method=s.solver, bounds=box, budget=60, seed=seed)
+            res = minimize(s.objective(fun), s.array(x0), method=s.solver, bounds=box, budget=60, seed=seed)
         outside = [x for x in [*fun.seen, res.x] if not box.contains(x)]
         expect(not outside, f"{len(outside)} points outside {box}, such as {outside[:1]}")
 

@@ -13,7 +13,7 @@ from dfo.encodings import Identity
 from dfo.errors import InvalidType
 from dfo.feedback import Ranking
 from dfo.oracles.function import Function
-from dfo.run.loop import Loop
+from dfo.run.loop import Loop, lanes_of
 from dfo.run.packing import pack
 from dfo.run.session import Session
 from dfo.spaces import Free
@@ -265,7 +265,9 @@ def _history(s: Subject, d: int, seed: int, budgets: tuple[int, ...]) -> list[Fl
         seen.append(doubles(x))
         return float(trial.fun(seen[-1][None])[0])
 
-    session = Session(Function(fun), Identity(Free(d), trial.x0), budgets[0])
+    asked = s.objective(fun)
+    oracle = Function(fun) if asked is fun else asked
+    session = Session(oracle, Identity(Free(d), trial.x0), budgets[0], lanes=lanes_of(trial.solver))
     loop = Loop(trial.solver, session, copy.deepcopy(trial.x0), trial.key)
     for budget in budgets:
         session.budget = budget

@@ -148,7 +148,7 @@ def sphere(s: Subject) -> None:
     for seed in range(11):
         with warnings.catch_warnings():
             warnings.simplefilter("error", EvaluationWarning)
-            res = minimize(_sphere, s.array(start), method=s.solver, budget=100 * d, seed=seed)
+            res = minimize(s.objective(_sphere), s.array(start), method=s.solver, budget=100 * d, seed=seed)
         ratios.append(_sphere(res.best_x) / _sphere(start))
     s.cases.tried = len(ratios)
     median = statistics.median(ratios)

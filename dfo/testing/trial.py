@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,18 @@ from dfo.arrays import Array, Floats, to_numpy
 from dfo.batch import Batch, Items, Linear
 from dfo.errors import InvalidArgument, InvalidType
 from dfo.feedback import Values
+from dfo.oracles.function import Function
 from dfo.protocols import Task
 from dfo.random import Key
 from dfo.run.packing import pack, unpack
+from dfo.solvers import solver_class
 from dfo.spaces import Box, Free, Text, Vector
 from dfo.testing.laws import Cases, Skipped
 
 __all__ = [
     "LANDSCAPES",
     "STEPS",
+    "Episodes",
     "Landscape",
     "Subject",
     "Trial",
@@ -30,6 +33,7 @@ __all__ = [
     "doubles",
     "points_of",
     "repacked",
+    "takes_functions",
     "torch_or_skip",
 ]
 
@@ -101,6 +105,35 @@ def repacked(state: Any) -> Any:
     return unpack(json.loads(json.dumps(tree)), {name: np.array(a, order="K") for name, a in arrays.items()})
 
 
+EPISODE = 5
+"""Unrolls of an episode on trial."""
+
+
+def endings(batch: Batch) -> Any:
+    """Return which episodes end with a batch: pairs of lanes are out of step, each ends every fifth step."""
+    lane = np.zeros(len(batch), np.int64) if batch.lane is None else batch.lane
+    return (batch.step + lane // 2) % EPISODE == EPISODE - 1
+
+
+class Episodes(Function):
+    """A function whose value at a point is the loss of every unroll there; episodes end as :func:`endings` says."""
+
+    def __init__(self, fun: Callable[[Any], Any]) -> None:
+        super().__init__(fun)
+        self.gives = frozenset({"values", "ended"})
+
+    def evaluate(self, batch: Batch, memory: tuple[()]) -> tuple[Values, tuple[()]]:
+        """Evaluate every member, and say whose episode ended."""
+        told, memory = super().evaluate(batch, memory)
+        return replace(told, ended=endings(batch)), memory
+
+
+def takes_functions(name: str) -> bool:
+    """Tell whether the registered solver minimises a plain function of a vector, with or without bounds."""
+    cls = solver_class(name)
+    return bool(cls.needs <= {"values", "ranking"}) and "vector" in getattr(cls, "spaces", {"vector"})
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """A planned solver, its start and its objective.
@@ -130,7 +163,8 @@ class Trial:
         """Evaluate a batch; what is not finite is masked, as an oracle does."""
         f = misses(batch.items) if isinstance(batch, Items) else self.fun(points_of(batch))
         bad = ~np.isfinite(f)
-        return Values(np.where(bad, np.inf, f), failed=bad) if bad.any() else Values(f)
+        ended = endings(batch) if "ended" in self.solver.needs else None
+        return Values(np.where(bad, np.inf, f), failed=bad if bad.any() else None, ended=ended)
 
     def steps(self, count: int = STEPS, via: Callable[[Any, int], Any] | None = None) -> Iterator[tuple[Any, Batch]]:
         """Yield state and batch before each tell: at most ``count`` times, fewer if the solver finishes.
@@ -204,11 +238,15 @@ class Subject:
 
     def planned(self, space: Vector | Text, budget: int | None = 10_000) -> Any:
         """Return the solver as it would be in a run."""
-        task = Task(space, budget)
+        task = Task(space, budget, gives=frozenset({"values", "ranking"} | (self.solver.needs & {"ended"})))
         missing = set(self.solver.needs) - task.gives
         if missing:
             raise Skipped(f"it needs {', '.join(sorted(missing))}, and this law answers with values")
         return self.solver.plan(task) if hasattr(self.solver, "plan") else self.solver
+
+    def objective(self, fun: Callable[[Any], Any]) -> Any:
+        """Return a function of one point, or the oracle that it makes for a solver that lives on lanes."""
+        return Episodes(fun) if "ended" in self.solver.needs else fun
 
     def on(self, landscape: str, d: int, seed: int) -> Trial:
         """Return the solver on a landscape by name, with ``d`` coordinates or symbols."""

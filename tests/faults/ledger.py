@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from dfo.solvers import SOLVERS
+from dfo.solvers import SOLVERS as ALL
+from dfo.testing import takes_functions
 
 OPTIMUM = np.array([0.7, -0.3, 0.2])
 PEERS = ("scipy:Nelder-Mead", "pycma")
+SOLVERS = tuple(name for name in ALL if takes_functions(name))
 METHODS = (*SOLVERS, *PEERS)
 
 

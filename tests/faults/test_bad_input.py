@@ -56,23 +56,27 @@ import warnings
 
 import numpy as np
 import pytest
-from ledger import METHODS, OPTIMUM, PEERS, Ledger
+from ledger import METHODS, OPTIMUM, PEERS, SOLVERS, Ledger
 
 import dfo
 from dfo.errors import BadObjective, InvalidArgument, InvalidType, ProblemTooLarge, UnknownName
-from dfo.solvers import SOLVERS, solver_class
+from dfo.solvers import solver_class
 
 X0 = [0.5, 0.5, 0.5]
 BOX = [(-2.0, 2.0)] * 3
 STEP = {
     "cma": "sigma",
+    "deep-ga": "sigma",
+    "genetic": "sigma",
     "sep-cma": "sigma",
     "pycma": "sigma",
     "nelder-mead": "size",
     "random": "radius",
+    "zo-acsa": "distance",
+    "zo-mirror": "radius",
     "zo-sgd": "radius",
 }
-POPULATION = ("cma", "sep-cma", "pycma")
+POPULATION = ("cma", "deep-ga", "genetic", "sep-cma", "pycma")
 
 
 def run(method, fun, **changed):

@@ -12,11 +12,10 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from ledger import METHODS, OPTIMUM, Ledger
+from ledger import METHODS, OPTIMUM, SOLVERS, Ledger
 
 import dfo
 from dfo.errors import BadObjective, EvaluationWarning
-from dfo.solvers import SOLVERS
 
 X0 = [0.5, 0.5, 0.5]
 BOX = [(-2.0, 2.0)] * 3

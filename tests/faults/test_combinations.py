@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from ledger import Ledger
+from ledger import SOLVERS, Ledger
 
 import dfo
 from dfo.errors import EvaluationWarning
-from dfo.solvers import SOLVERS, solver_class
+from dfo.solvers import solver_class
 from dfo.spaces import Box
 
 NAMED = {"rate": dfo.Float(1e-3, 1, log=True), "layers": dfo.Int(1, 4), "rule": dfo.Choice(["a", "b", "c"])}

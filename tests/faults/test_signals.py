@@ -13,10 +13,9 @@ import warnings
 
 import numpy as np
 import pytest
-from ledger import METHODS, Ledger
+from ledger import METHODS, SOLVERS, Ledger
 
 import dfo
-from dfo.solvers import SOLVERS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

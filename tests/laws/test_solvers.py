@@ -33,9 +33,38 @@ def test_laws(name, library, device):
 
 VARIANTS = {
     "cma": [{"restarts": "none"}, {"restarts": "ipop", "population": 4}, {"restarts": "same", "ftol": 0.5}],
+    "deep-ga": [
+        {"population": 12, "reevaluations": 3, "candidates": 4},
+        {"population": 8, "reevaluations": 2, "minibatches": 5, "adapt": "samr"},
+    ],
+    "es-single": [
+        {"population": 4, "rule": "sgd", "max_norm": 1.0},
+        {"population": 6, "stagger": 3, "filter": "sign", "rule": "momentum"},
+    ],
+    "full-es": [{"population": 4, "filter": "clip", "limit": 0.5}],
+    "gld": [{"variant": "search", "batch": 6}, {"condition": 9.0, "batch": 4}],
+    "genetic": [
+        {"again": True, "selection": "truncation", "crossover": "uniform", "population": 8},
+        {"adapt": "gesmr", "groups": 3, "crossover": "one-point", "elites": 1, "rate": 0.7},
+        {"mutation": "gaussian", "adapt": "none", "crossover": "none", "population": 7},
+    ],
     "nelder-mead": [{"restarts": False}, {"xtol": 0.1, "ftol": 0.5}],
+    "nres": [{"population": 4, "every": 2}],
+    "pes": [{"population": 4}, {"population": 6, "share": 3, "every": 2}, {"population": 4, "share": 2, "every": None}],
     "random": [{"batch": 3, "decades": 0.5}],
     "sep-cma": [{"restarts": "same", "ftol": 0.5}],
+    "truncated-es": [{"population": 4, "filter": "standardized", "rule": "amsgrad"}],
+    "zo-rank-sgd": [
+        {"search": 0, "lr": 0.1, "decay": 0.5, "radius_decay": 0.5},
+        {"population": 6, "top": 2, "lr": 1.0, "radius": 0.1, "search": 3, "accumulate": False},
+        {"radius": 0.05, "directions": "orthogonal"},
+    ],
+    "zo-acsa": [{"lipschitz": 4.0, "eps": 0.1, "steps": 6, "samples": 2, "distance": 1.0, "rounds": 2}, {"steps": 20}],
+    "zo-mirror": [
+        {"average": True, "scheme": "forward", "directions": "gaussian", "minibatches": 3},
+        {"lr": 0.01, "decay": 0.5, "scheme": "residual", "filter": "clip"},
+        {"scheme": "one-point", "filter": "sign", "directions": "coordinate"},
+    ],
     "zo-sgd": [
         {"rule": "conservative"},
         {"rule": "svrg", "period": 3, "minibatches": 2},
