@@ -163,7 +163,8 @@ def _within(region: ConvexSet, x: Array) -> Array:
         i = int(np.abs(nearest - to_numpy(x)).argmax())
         raise InvalidArgument(
             f"x0: expected a point of {short(region)}, got one outside; the nearest has"
-            f" x0[{i}] = {nearest[i]:g} instead of {float(x[i]):g}. Start at bounds.project(x0), or leave x0 out to start at the center."
+            f" x0[{i}] = {nearest[i]:g} instead of {float(x[i]):g}. Start at bounds.project(x0), or leave x0 out to"
+            " start at the center."
         )
     return x
 
