@@ -60,6 +60,8 @@ _NAMES = {
     "SepCMA": "dfo.solvers.cma",
     "GLD": "dfo.solvers.gld",
     "FrankWolfe": "dfo.solvers.frank_wolfe",
+    "DeepGA": "dfo.solvers.genetic",
+    "Genetic": "dfo.solvers.genetic",
     "NelderMead": "dfo.solvers.nelder_mead",
     "RandomSearch": "dfo.solvers.random_search",
     "ESSingle": "dfo.solvers.unrolled_es",
@@ -141,6 +143,8 @@ if TYPE_CHECKING:
     from dfo.solvers.mirror import ZOMirror as ZOMirror
     from dfo.solvers.gld import GLD as GLD
     from dfo.solvers.frank_wolfe import FrankWolfe as FrankWolfe
+    from dfo.solvers.genetic import DeepGA as DeepGA
+    from dfo.solvers.genetic import Genetic as Genetic
     from dfo.solvers.nelder_mead import NelderMead as NelderMead
     from dfo.solvers.random_search import RandomSearch as RandomSearch
     from dfo.solvers.unrolled_es import GPES as GPES

@@ -36,6 +36,8 @@ SOLVERS: dict[str, str] = {
     "zo-mirror": "dfo.solvers.mirror:ZOMirror",
     "pgpe": "dfo.solvers.pgpe:PGPE",
     "zo-rank-sgd": "dfo.solvers.zo_rank_sgd:ZORankSGD",
+    "ars": "dfo.solvers.ars:ARS",
+    "guided-es": "dfo.solvers.guided_es:GuidedES",
     "zo-sgd": "dfo.solvers.zo_sgd:ZOSGD",
 }
 """Name to ``module:Class``; packages of yours may add entries at run time."""

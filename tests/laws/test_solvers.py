@@ -65,6 +65,12 @@ VARIANTS = {
         {"lr": 0.01, "decay": 0.5, "scheme": "residual", "filter": "clip"},
         {"scheme": "one-point", "filter": "sign", "directions": "coordinate"},
     ],
+    "zo-fw": [
+        {"scheme": "kwsa", "difference": "forward"},
+        {"scheme": "rdsa", "minibatches": 3, "look": 0},
+        {"scheme": "deterministic", "gap_tol": 0.5},
+        {"faithful": True, "horizon": 20},
+    ],
     "zo-sgd": [
         {"rule": "conservative"},
         {"rule": "svrg", "period": 3, "minibatches": 2},
