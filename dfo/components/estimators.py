@@ -10,11 +10,15 @@ Shamir 2017 (central, sphere); Flaxman, Kalai and McMahan 2005 (one-point); Zhan
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import numpy as np
 
-from dfo.arrays import Floats
+from dfo.arrays import Array, Floats, Point, is_blocks, namespace
+from dfo.directions import Directions
+from dfo.errors import InvalidType
+from dfo.feedback import Feedback, Values
 
 __all__ = [
     "FILTERS",
@@ -23,9 +27,12 @@ __all__ = [
     "Filter",
     "Scheme",
     "calls",
+    "default_radius",
     "differences",
     "filtered",
+    "gradient",
     "layout",
+    "usable",
     "weights",
 ]
 
@@ -37,6 +44,23 @@ STEEPEST = 1e150
 
 Filter = Literal["none", "sign", "clip", "standardized"]
 FILTERS: tuple[Filter, ...] = ("none", "sign", "clip", "standardized")
+
+
+def default_radius(x: Point) -> float:
+    """Return a smoothing for values without noise: 1e-4 in double, 1e-2 in single precision and below."""
+    first: Any = next(iter(x.values())) if is_blocks(x) else x
+    return 1e-4 if namespace(first).finfo(first.dtype).eps < 1e-12 else 1e-2
+
+
+def usable(told: Feedback) -> Floats:
+    """Return ``(n,)`` values; NaN where one is missing, or so large that its square would overflow.
+
+    Raises:
+        InvalidType: the answer holds no values.
+    """
+    if not isinstance(told, Values):
+        raise InvalidType(f"expected values, got {type(told).__name__}.")
+    return np.where(told.valid & (np.abs(told.f) < STEEPEST), told.f, np.nan)
 
 
 def calls(scheme: Scheme, q: int) -> int:
@@ -108,3 +132,19 @@ def weights(slopes: Floats, usable: Floats) -> Floats:
     """Return ``(q,)`` weights ``w`` with ``g_hat = sum_j w_j u_j``: the mean over the usable directions."""
     count = max(int(np.isfinite(usable).sum()), 1)
     return slopes / count
+
+
+def gradient(drawn: Directions, slopes: Floats, kind: Filter = "none", limit: float = 1.0) -> Array | None:
+    """Return the estimate ``sum_j w_j u_j`` from ``(q,)`` derivatives, ``(d,)``, or None where none is of use.
+
+    Derivatives whose square is too large for the type of the points are missing.
+    """
+    like: Any = drawn.like
+    with np.errstate(invalid="ignore"):
+        fits = np.abs(slopes) < 1e-3 * math.sqrt(float(namespace(like).finfo(like.dtype).max) / like.shape[-1])
+    if not fits.any():
+        return None
+    kept = np.where(fits, slopes, np.nan)
+    combined: Any = drawn.combine(weights(filtered(kind, kept, limit), kept))
+    g: Array = combined
+    return g

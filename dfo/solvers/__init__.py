@@ -22,6 +22,7 @@ SOLVERS: dict[str, str] = {
     "full-es": "dfo.solvers.unrolled_es:FullES",
     "genetic": "dfo.solvers.genetic:Genetic",
     "gld": "dfo.solvers.gld:GLD",
+    "lm-ma-es": "dfo.solvers.lm_ma_es:LMMAES",
     "nelder-mead": "dfo.solvers.nelder_mead:NelderMead",
     "snes": "dfo.solvers.nes:SNES",
     "xnes": "dfo.solvers.nes:XNES",

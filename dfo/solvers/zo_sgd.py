@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, Point, copy, is_blocks, is_torch, namespace, size
+from dfo.arrays import Floats, Point, copy, is_blocks, namespace, size
 from dfo.batch import Batch, Perturbations, Points
 from dfo.components import descent, estimators
 from dfo.components.borders import nearest, within_box
@@ -26,7 +26,7 @@ from dfo.components.descent import Moments
 from dfo.components.stages import Staged
 from dfo.directions import Coordinate, Directions, Distribution, distribution
 from dfo.errors import InvalidArgument
-from dfo.feedback import Feedback, Values
+from dfo.feedback import Feedback
 from dfo.protocols import Task
 from dfo.random import Key, integers
 from dfo.spaces import Box, Free, Space
@@ -166,11 +166,7 @@ class ZOSGD(Staged):
         return "anchor" if self.rule == "svrg" else "query"
 
     def _radius(self, x: Point) -> float:
-        if self.radius is not None:
-            return self.radius
-        first: Any = next(iter(x.values())) if is_blocks(x) else x
-        itemsize = first.element_size() if is_torch(first) else first.dtype.itemsize
-        return 1e-4 if itemsize == 8 else 1e-2
+        return self.radius or estimators.default_radius(x)
 
     def _drawn(self, s: ZOSGDState, count: int | None = None) -> Directions:
         law = Coordinate() if s.stage == "anchor" else distribution(self.directions)
@@ -196,7 +192,7 @@ class ZOSGD(Staged):
 
     def tell_probe(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
         """Choose the step from curvature, and from a bound on its length where there is none."""
-        f = _values(told)
+        f = estimators.usable(told)
         fitted = first_step(f, 10 * self._radius(s.x), size(s.x), self.samples or 1)
         if fitted is None:  # once more, along other directions
             return replace(s, age=s.age + 1, step=s.step + 1)
@@ -233,7 +229,7 @@ class ZOSGD(Staged):
 
     def tell_query(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
         """Form the weights of the directions and move, or first compare."""
-        f, mu = _values(told), self._radius(s.x)
+        f, mu = estimators.usable(told), self._radius(s.x)
         here = f[: len(f) // 2] if self.rule == "svrg" else f
         raw = estimators.differences(self.scheme, here, mu, s.previous)
         if self.rule == "svrg":
@@ -278,7 +274,7 @@ class ZOSGD(Staged):
 
     def tell_compare(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
         """Keep the lowest of the three; ties keep the point."""
-        f = np.where(np.isfinite(_values(told)), _values(told), np.inf)
+        f = np.nan_to_num(estimators.usable(told), nan=np.inf)
         best = int(np.argmin(f))
         x = batch.member(best) if best else s.x
         lr = s.lr if self.lr is not None else s.lr * (1.2 if best else 0.7)
@@ -297,7 +293,7 @@ class ZOSGD(Staged):
     def tell_anchor(self, s: ZOSGDState, batch: Batch, told: Feedback) -> ZOSGDState:
         """Remember the point and its gradient."""
         d, parts = size(s.x), self.minibatches or 1
-        slopes = estimators.differences("central", _values(told), self._radius(s.x)).reshape(parts, d)
+        slopes = estimators.differences("central", estimators.usable(told), self._radius(s.x)).reshape(parts, d)
         mean = np.nan_to_num(slopes).sum(axis=0) / np.maximum(np.isfinite(slopes).sum(axis=0), 1)
         g = self._drawn(s, d).combine(mean / d)
         return replace(s, anchor=copy(s.x), anchor_g=g, stage="query", step=s.step + 1)
@@ -311,11 +307,6 @@ class ZOSGD(Staged):
     def gauges(self, s: ZOSGDState) -> dict[str, float]:
         """Return the step size and the mean value of the last step."""
         return {"lr": self._rate(s), "level": s.level}
-
-
-def _values(told: Feedback) -> Array:
-    assert isinstance(told, Values)
-    return np.where(told.valid & (np.abs(told.f) < estimators.STEEPEST), told.f, np.nan)  # larger ones are of no use
 
 
 def _added(x: Any, delta: Any) -> Any:
