@@ -8,7 +8,7 @@ from dfo.arrays import Floats
 from dfo.errors import InvalidType
 from dfo.feedback import Feedback, Ranking, Values
 
-__all__ = ["merits", "spread_over_ranks"]
+__all__ = ["edge_weights", "merits", "spread_over_ranks"]
 
 
 def merits(told: Feedback) -> Floats:
@@ -42,3 +42,27 @@ def spread_over_ranks(weights: Floats, merit: Floats) -> Floats:
     given[shown] = (np.interp(high, at, edges) - np.interp(low, at, edges)) / (high - low)
     total: float = np.abs(weights).sum() / max(np.abs(given).sum(), 1e-300)
     return given if known.size == n else np.asarray(given * total)
+
+
+def edge_weights(merit: Floats) -> tuple[Floats, int]:
+    """Return how many members each one beats less by how many it is beaten, ``(n,)``, and the number of such pairs.
+
+    The pairs are the edges of the directed graph that a ranking is (Tang, Rybin and Chang 2024): ``sum over edges
+    (i -> j) of z_i - z_j  =  sum_i w_i z_i``. Of ``m`` members of which the best ``k`` are in order, the one of
+    rank r weighs ``m - 1 - 2 r``, the others ``-k``, and there are ``k m - (k^2 + k) / 2`` edges; weights sum to 0.
+
+    Args:
+        merit: ``(n,)`` lower is better; equal numbers have no edge between them, NaN was not shown and has none.
+
+    Example:
+        >>> edge_weights(np.array([0.0, 1.0, 2.0, 2.0]))
+        (array([ 3.,  1., -2., -2.]), 5)
+    """
+    shown = ~np.isnan(merit)
+    known = merit[shown]
+    ordered = np.sort(known)
+    beaten_by = np.searchsorted(ordered, known, side="left")
+    beats = known.size - np.searchsorted(ordered, known, side="right")
+    w = np.zeros(len(merit))
+    w[shown] = beats - beaten_by
+    return w, int(beats.sum())
