@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 from dfo.arrays import Array, namespace
 from dfo.components.borders import nearest
 from dfo.errors import InvalidArgument
+from dfo.sets import L1Ball, Simplex, Spectrahedron
 from dfo.spaces import Space
 
 __all__ = ["GEOMETRIES", "Entropy", "Euclidean", "Geometry", "Kind", "PNorm", "Spectral", "geometry"]
@@ -240,9 +241,6 @@ class Spectral:
         return ((vectors * weights) @ vectors.T).reshape(-1), ((vectors * logs) @ vectors.T).reshape(-1)
 
 
-_OWN: dict[str, Kind] = {"Simplex": "entropy", "L1Ball": "p-norm", "Spectrahedron": "spectral"}
-
-
 def geometry(space: Space | None, kind: Kind | None = None) -> Geometry:
     """Return the geometry of a space: its own one, or the Euclidean one.
 
@@ -254,13 +252,19 @@ def geometry(space: Space | None, kind: Kind | None = None) -> Geometry:
     Raises:
         InvalidArgument: the space has no such geometry.
     """
-    name = type(space).__name__
-    own = _OWN.get(name, "euclidean")
-    if kind not in (None, "euclidean", own):
-        raise InvalidArgument(f"geometry: expected {own!r} or 'euclidean' in {name}, got {kind!r}.")
-    if kind == "euclidean" or own == "euclidean" or space is None:
-        return Euclidean(space)
-    radius = float(getattr(space, "radius", 1.0))
-    if own == "spectral":
-        return Spectral(radius, math.isqrt(space.dim))
-    return Entropy(radius, space.dim) if own == "entropy" else PNorm(radius, space.dim)
+    plain, own = Euclidean(space), _own(space)
+    names = ("euclidean",) if own is None else (own[0], "euclidean")
+    if kind not in (None, *names):
+        known = " or ".join(map(repr, names))
+        raise InvalidArgument(f"geometry: expected {known} in {type(space).__name__}, got {kind!r}.")
+    return plain if own is None or kind == "euclidean" else own[1]
+
+
+def _own(space: Space | None) -> tuple[Kind, Geometry] | None:
+    if isinstance(space, Simplex):
+        return "entropy", Entropy(space.radius, space.dim)
+    if isinstance(space, L1Ball):
+        return "p-norm", PNorm(space.radius, space.dim)
+    if isinstance(space, Spectrahedron):
+        return "spectral", Spectral(space.radius, space.side)
+    return None

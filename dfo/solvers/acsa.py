@@ -30,6 +30,7 @@ from dfo.errors import InvalidArgument
 from dfo.feedback import Feedback
 from dfo.protocols import Task
 from dfo.random import Key
+from dfo.sets import Convex
 from dfo.spaces import Box, Space
 
 __all__ = ["ACSA", "ACSAState"]
@@ -68,8 +69,8 @@ class ACSA(Staged):
 
     What is left None is estimated: ``lipschitz`` is the root mean square of the slopes of a first batch, renewed from
     every round; ``distance`` begins at 1 (in a box at ``sqrt(d / 12)``, the root mean square distance of a point from
-    the middle) and becomes what each round moved, within a factor 1/2 to 4; ``eps`` is the accuracy ``M2 R sqrt(d /
-    calls)`` that the calls of a round can pay for.
+    the middle; in a convex set at its size) and becomes what each round moved, within a factor 1/2 to 4; ``eps`` is
+    the accuracy ``M2 R sqrt(d / calls)`` that the calls of a round can pay for.
 
     Args:
         eps: accuracy wanted, in units of f; the ball has radius ``gamma = eps / (2 M2)``.
@@ -148,12 +149,17 @@ class ACSA(Staged):
     def init(self, x0: Array, key: Key) -> ACSAState:
         """Return the state before the first question; a start on the border of a simplex is moved inside."""
         x, z = self._map.primal(self._map.dual(copy(x0)))
-        free = math.sqrt(x.shape[0] / 12.0) if isinstance(self.space, Box) and self.space.bounded.all() else 1.0
-        distance = self.distance or self._map.reach or free
+        distance = self.distance or self._map.reach or self._usual()
         return ACSAState(
             x, z, x, x, 1, 0, self.lipschitz or 0.0, distance, 0.0, 0, 0, np.inf,
             "query" if self.lipschitz else "probe", key, 0,
         )  # fmt: skip
+
+    def _usual(self) -> float:
+        """Return a distance to begin with."""
+        if isinstance(self.space, Box) and self.space.bounded.all():
+            return math.sqrt(self.space.dim / 12.0)
+        return self.space.size if isinstance(self.space, Convex) else 1.0
 
     def _length(self, s: ACSAState) -> int:
         """Return the steps of the round, N."""
