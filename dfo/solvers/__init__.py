@@ -16,6 +16,7 @@ __all__ = ["SOLVERS", "solver_class"]
 
 SOLVERS: dict[str, str] = {
     "cbo": "dfo.solvers.cbo:CBO",
+    "cbs": "dfo.solvers.cbo:CBS",
     "cma": "dfo.solvers.cma:CMA",
     "deep-ga": "dfo.solvers.genetic:DeepGA",
     "es-single": "dfo.solvers.unrolled_es:ESSingle",
@@ -27,6 +28,7 @@ SOLVERS: dict[str, str] = {
     "snes": "dfo.solvers.nes:SNES",
     "xnes": "dfo.solvers.nes:XNES",
     "nres": "dfo.solvers.unrolled_es:NRES",
+    "novelty": "dfo.solvers.genetic:NoveltySearch",
     "pes": "dfo.solvers.unrolled_es:PES",
     "random": "dfo.solvers.random_search:RandomSearch",
     "sep-cma": "dfo.solvers.cma:SepCMA",

@@ -14,10 +14,12 @@ from dfo.arrays import Array, Floats, to_numpy
 from dfo.batch import Batch, Items, Linear
 from dfo.errors import InvalidArgument, InvalidType
 from dfo.feedback import Values
+from dfo.oracles.behaviour import Behaviour
 from dfo.oracles.function import Function
 from dfo.protocols import Task
 from dfo.random import Key
 from dfo.run.packing import pack, unpack
+from dfo.sets import L1Ball, Shifted
 from dfo.solvers import solver_class
 from dfo.spaces import Box, Free, Text, Vector
 from dfo.testing.laws import Cases, Skipped
@@ -67,8 +69,16 @@ LANDSCAPES: dict[str, Landscape] = {"bowl": bowl, "terraces": terraces, "holes":
 """Small objectives by name: smooth, with ties, with failures."""
 
 
+NUMERIC = frozenset({"vector", "convex"})
+"""Words in ``Solver.spaces`` for solvers of numbers."""
+
 TEXT = "text"
 """Name of the landscape of strings."""
+
+
+def bounded(d: int) -> Box | Shifted:
+    """Return a bounded space around the usual start: the unit box, or in an even number of variables an l1 ball."""
+    return Box(np.zeros(d), np.ones(d)) if d % 2 else Shifted(L1Ball(d, d / 2), np.full(d, 0.5))
 
 
 def misses(items: Sequence[str]) -> Floats:
@@ -164,7 +174,8 @@ class Trial:
         f = misses(batch.items) if isinstance(batch, Items) else self.fun(points_of(batch))
         bad = ~np.isfinite(f)
         ended = endings(batch) if "ended" in self.solver.needs else None
-        return Values(np.where(bad, np.inf, f), failed=bad if bad.any() else None, ended=ended)
+        did = points_of(batch)[:, :2] if "behaviour" in self.solver.needs else None
+        return Values(np.where(bad, np.inf, f), failed=bad if bad.any() else None, ended=ended, behaviour=did)
 
     def steps(self, count: int = STEPS, via: Callable[[Any, int], Any] | None = None) -> Iterator[tuple[Any, Batch]]:
         """Yield state and batch before each tell: at most ``count`` times, fewer if the solver finishes.
@@ -216,7 +227,7 @@ class Subject:
         Raises:
             Skipped: there is none.
         """
-        names = [*(LANDSCAPES if "vector" in self.spaces else ()), *((TEXT,) if "text" in self.spaces else ())]
+        names = [*(LANDSCAPES if self.spaces & NUMERIC else ()), *((TEXT,) if "text" in self.spaces else ())]
         if not names:
             raise Skipped(f"no trial for a solver that moves in {', '.join(sorted(self.spaces))}")
         return names
@@ -227,7 +238,7 @@ class Subject:
         Raises:
             Skipped: the solver does not move in vectors.
         """
-        if "vector" not in self.spaces:
+        if not self.spaces & NUMERIC:
             raise Skipped("it does not move in vectors")
         if self.library == "numpy":
             return np.array(values, dtype=dtype)
@@ -236,16 +247,20 @@ class Subject:
         tensor: Array = torch.tensor(values, dtype=getattr(torch, dtype), device=self.device)
         return tensor
 
-    def planned(self, space: Vector | Text, budget: int | None = 10_000) -> Any:
+    def planned(self, space: Vector | Text | Shifted, budget: int | None = 10_000) -> Any:
         """Return the solver as it would be in a run."""
-        task = Task(space, budget, gives=frozenset({"values", "ranking"} | (self.solver.needs & {"ended"})))
+        task = Task(
+            space, budget, gives=frozenset({"values", "ranking"} | (self.solver.needs & {"ended", "behaviour"}))
+        )
         missing = set(self.solver.needs) - task.gives
         if missing:
             raise Skipped(f"it needs {', '.join(sorted(missing))}, and this law answers with values")
         return self.solver.plan(task) if hasattr(self.solver, "plan") else self.solver
 
     def objective(self, fun: Callable[[Any], Any]) -> Any:
-        """Return a function of one point, or the oracle that it makes for a solver that lives on lanes."""
+        """Return a function of one point, or the oracle that it makes for a solver that needs more than values."""
+        if "behaviour" in self.solver.needs:
+            return Behaviour(lambda x: (fun(x), doubles(x)[:2]))
         return Episodes(fun) if "ended" in self.solver.needs else fun
 
     def on(self, landscape: str, d: int, seed: int) -> Trial:
@@ -255,14 +270,14 @@ class Subject:
         return self.trial(d, seed, LANDSCAPES[landscape])
 
     def trial(self, d: int, seed: int = 0, fun: Landscape = bowl, x0: Any = None, space: Vector | None = None) -> Trial:
-        """Return the solver on a landscape in a free space, or in the unit box if it takes no free one."""
+        """Return the solver on a landscape in a free space, or in a bounded one if it takes no free one."""
         start = np.linspace(0.9, 0.6, d) if x0 is None else x0
         try:
             solver = self.planned(space or Free(d))
         except InvalidArgument:
             if space is not None:
                 raise
-            solver = self.planned(Box(np.zeros(d), np.ones(d)))
+            solver = self.planned(bounded(d))
         return Trial(solver, self.array(start), Key(seed, ("solver",)), fun)
 
     def free(self) -> bool:

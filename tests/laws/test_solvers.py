@@ -32,6 +32,16 @@ def test_laws(name, library, device):
 
 
 VARIANTS = {
+    "cbo": [
+        {"noise": "isotropic", "heaviside": 0.0, "limit": 1.0},
+        {"noise": "covariance", "batch": 5, "restarts": "none", "xtol": 0.3},
+        {"scheme": "hopping", "kick": 10.0, "alpha": 100.0},
+        {"scheme": "exponential", "heaviside": 1e-3, "batch": 4, "update": "full", "jump_rate": 2.0},
+        {"memory": 0.4, "inertia": 0.5, "batch": 5, "xtol": 0.5},
+        {"kappa": 1.0, "limit": 0.5, "memory": 0.4, "batch": 5},
+        {"mirror": "projection", "kick": 10.0, "batch": 5},
+    ],
+    "cbs": [{"mode": "sampling", "dt": 0.5}, {"alpha": 1.0, "xtol": 0.5}],
     "cma": [{"restarts": "none"}, {"restarts": "ipop", "population": 4}, {"restarts": "same", "ftol": 0.5}],
     "deep-ga": [
         {"population": 12, "reevaluations": 3, "candidates": 4},
@@ -51,6 +61,25 @@ VARIANTS = {
     "nelder-mead": [{"restarts": False}, {"xtol": 0.1, "ftol": 0.5}],
     "nres": [{"population": 4, "every": 2}],
     "pes": [{"population": 4}, {"population": 6, "share": 3, "every": 2}, {"population": 4, "share": 2, "every": None}],
+    "novelty": [
+        {"variant": "ns", "population": 8},
+        {"variant": "nsr", "population": 6, "means": 2},
+        {"variant": "nsra", "population": 4, "patience": 2},
+    ],
+    "ars": [{"population": 5, "top": 1, "schedule": "constant"}, {"directions": "orthogonal", "schedule": "exponential"}],
+    "guided-es": [
+        {"alpha": 0.0, "subspace": 2, "rule": "clipup"},
+        {"shaping": "none", "rule": "sgd", "lr": 0.1, "subspace": 3},
+    ],
+    "openai-es": [
+        {"population": 5, "directions": "rademacher", "rule": "clipup", "l2": 0.1},
+        {"mirrored": False, "shaping": "standardized", "rule": "sgd", "schedule": "constant"},
+        {"directions": "sphere", "rule": "momentum", "shaping": "nes", "anchor": 0.1, "schedule": "exponential"},
+    ],
+    "pgpe": [
+        {"population": 5, "rule": "adam", "schedule": "cosine"},
+        {"shaping": "standardized", "rule": "sgd", "lr_sigma": 3.0, "xtol": 0.3},
+    ],
     "random": [{"batch": 3, "decades": 0.5}],
     "sep-cma": [{"restarts": "same", "ftol": 0.5}],
     "truncated-es": [{"population": 4, "filter": "standardized", "rule": "amsgrad"}],
