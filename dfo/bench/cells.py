@@ -97,6 +97,9 @@ def run_cell(cell: Cell, budget: Budget, targets: str | None) -> Record:
         budget: of the run.
         targets: name of the targets, or None.
 
+    The merit of a function's run is the lowest of the points evaluated; of an oracle's, that of what the solver
+    recommends (:class:`~dfo.bench.Recorder`).
+
     Returns:
         The record. An exception of the method or the objective is in it as ``failure``; evaluations up to
         it count.
@@ -136,11 +139,13 @@ def _exhaust(cell: Cell, problem: Problem, recorder: Recorder, budget: int) -> t
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EvaluationWarning)  # the record counts them
             result = solve(
-                problem, cell.method, budget - before, cell.run_seed(runs), x0=x0, fun=recorder, stop=recorder.stop
+                problem, cell.method, budget - before, cell.run_seed(runs), x0=x0, fun=recorder.fun, stop=recorder.stop
             )
         if result.status == "interrupted":
             raise KeyboardInterrupt
         runs, failed = runs + 1, failed + result.nfail
+        if result.status == "budget" and recorder.fun is not recorder:
+            break  # what is left is too little for another question to the oracle
         idle = idle + 1 if recorder.evaluations == before else 0
         if idle == 3:
             raise Idle(f"{cell.method} returned three times without an evaluation: {result.message}")

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from dfo.errors import InvalidArgument
+from dfo.batch import Batch
+from dfo.errors import InvalidArgument, short
+from dfo.feedback import Feedback, Values
 from dfo.protocols import Problem, Progress
 
 __all__ = ["Recorder", "thinned"]
@@ -28,25 +30,34 @@ class Recorder:
     ==========================================  ====================================================
     the problem                                 merit
     ==========================================  ====================================================
+    is an oracle                                ``measure`` of the solver's recommendation after every step
     has ``measure``                             ``measure(x)``: without noise, constraints counted
     has ``constraint`` and a known ``f_opt``    ``f_opt + max(f - f_opt, 0) + sum_i max(g_i, 0)``
     has ``constraint`` only                     ``f`` where feasible, else infinite
     else                                        ``f``
     ==========================================  ====================================================
 
+    What an oracle answers need not be a value (a ranking, the losses of an unroll), so its problem must have a
+    ``measure``, and evaluations are counted in the unit of the oracle's budget.
+
     With targets, the books hold gaps ``merit - f_opt``; without, merits.
 
     Args:
-        problem: a function (not an oracle) with a known ``f_opt`` where there are targets.
+        problem: a function, or an oracle with a ``measure``; with a known ``f_opt`` where there are targets.
         targets: gaps, largest first; empty to record the lowest merits only.
 
     Raises:
-        InvalidArgument: targets without ``f_opt``, or the problem is an oracle.
+        InvalidArgument: targets without ``f_opt``, an oracle without ``measure``, or neither function nor oracle.
     """
 
     def __init__(self, problem: Problem, targets: Sequence[float] = ()) -> None:
-        if not callable(problem.fun):
-            raise InvalidArgument(f"{problem.name}: a bench measures functions; this problem is an oracle.")
+        oracle = hasattr(problem.fun, "evaluate") and hasattr(problem.fun, "gives")
+        if oracle and problem.measure is None:
+            raise InvalidArgument(
+                f"{problem.name}: the answers of its oracle are no merits; expected a `measure`. Give the problem one."
+            )
+        if not oracle and not callable(problem.fun):
+            raise InvalidArgument(f"{problem.name}: a bench needs a function or an oracle, got {short(problem.fun)}.")
         if targets and problem.f_opt is None:
             raise InvalidArgument(f"{problem.name}: targets need f_opt, which is not known. Leave `targets` out.")
         self.problem, self.targets = problem, tuple(targets)
@@ -56,6 +67,9 @@ class Recorder:
         self.steps: list[tuple[int, float]] = []
         """(evaluations, gap or merit) of every new best."""
         self._fun, self._vectorized = problem.fun, problem.vectorized
+        self._oracle = oracle
+        self.fun: Any = _Counted(problem.fun, self) if oracle else self
+        """What the method is given to minimise."""
         self._plain = problem.measure is None and problem.constraint is None
         self._origin = float(problem.f_opt) if targets and problem.f_opt is not None else 0.0
         self._lowest = math.inf
@@ -71,7 +85,12 @@ class Recorder:
         return bool(self.targets) and len(self.hits) == len(self.targets)
 
     def stop(self, progress: Progress) -> tuple[str, str] | None:
-        """End a run, as its ``stop``, once the last target is hit."""
+        """End a run, as its ``stop``, once the last target is hit; of an oracle's run, look at every step."""
+        if self._oracle and progress.nfev:
+            assert self.problem.measure is not None
+            merit = float(self.problem.measure(progress.recommended()))
+            if merit < self._lowest:
+                self._improve(self.evaluations, merit)
         return ("target", "The last target was hit.") if self.done else None
 
     def __call__(self, x: Any) -> Any:
@@ -118,6 +137,26 @@ class Recorder:
         while len(hits) < len(targets) and gap <= targets[len(hits)]:
             hits.append(count)
         self.steps.append((count, gap))
+
+
+class _Counted:
+    """An oracle whose evaluations are counted, in the unit of its budget."""
+
+    def __init__(self, oracle: Any, recorder: Recorder) -> None:
+        self.gives, self.max_batch = oracle.gives, oracle.max_batch
+        self.price, self.start = float(getattr(oracle, "price", 1.0)), oracle.start
+        self._oracle, self._recorder, self._spent = oracle, recorder, 0.0
+
+    def evaluate(self, batch: Batch, memory: Any) -> tuple[Feedback, Any]:
+        cost = len(batch) * self.price  # started is spent, should it raise
+        try:
+            told, memory = self._oracle.evaluate(batch, memory)
+            if isinstance(told, Values) and told.cost is not None:
+                cost = float(told.cost.sum())
+        finally:
+            self._spent += cost
+            self._recorder.evaluations = math.ceil(self._spent)
+        return told, memory
 
 
 def thinned(steps: Sequence[tuple[int, float]], counts: Sequence[int]) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -36,19 +37,22 @@ def run_problem(name: str, method: str, budget: str, seed: int, out: str | None,
 
         hooks["callback"] = Print(every=2.0)
     evaluations = granted.evaluations(problem.space.dim)
-    result = solve(problem, method, evaluations, seed, fun=recorder, stop=recorder.stop, **hooks)
+    result = solve(problem, method, evaluations, seed, fun=recorder.fun, stop=recorder.stop, **hooks)
     content = {"problem": problem.name, "budget": evaluations, **json.loads(result.to_json())}
+    lines = [f"{'problem':>9}: {problem.name}\n{result!r}"]
+    if problem.measure is not None and math.isnan(result.fun):  # an oracle told no value of what is recommended
+        content["merit"] = merit = float(problem.measure(result.x))
+        lines.append(f"{'merit':>9}: {merit:.6g}  (of x; no method sees it)")
     if problem.f_opt is not None:
         content |= {"gap": recorder.best if recorder.steps else None, "targets_hit": len(recorder.hits)}
+        lines.append(f"{'gap':>9}: {recorder.best:.4g}  ({len(recorder.hits)} of {len(recorder.targets)} targets hit)")
     text = json.dumps(content, indent=1)
     if target is not None:
         target.write_text(text + "\n", encoding="utf-8")
     if as_json:
         print(text)
     else:
-        say(f"{'problem':>9}: {problem.name}\n{result!r}")
-        if problem.f_opt is not None:
-            say(f"{'gap':>9}: {recorder.best:.4g}  ({len(recorder.hits)} of {len(recorder.targets)} targets hit)")
+        say("\n".join(lines))
     if result.status == "interrupted":
         raise Ended(signalled())
     if result.status in ("error", "all_failed"):

@@ -24,7 +24,7 @@ def result_of(setup: Setup, session: Session, reserve: int = 0) -> Result:
     x, fun, stderr = session.best_x, session.best_fun, 0.0
     if session.inside is not None and not setup.noisy:
         _try_recommended(session, reserve, setup)
-        x, fun = session.best_x, session.best_fun
+        x, fun, reserve = session.best_x, session.best_fun, 0
     if setup.noisy or x is None:
         x, fun, stderr = _recommended(session, reserve, setup)
     status, message = session.status or "finished", session.message
@@ -34,7 +34,8 @@ def result_of(setup: Setup, session: Session, reserve: int = 0) -> Result:
     if lost and status not in ("error", "interrupted"):
         status, message = "all_failed", f"{STATUS['all_failed']} The first {session.note}."
     elif status == "budget":
-        message = f"The evaluation budget of {setup.budget} is spent; the lowest value fell last at {session.best_at}."
+        fell = f"; the lowest value fell last at {session.best_at}" if session.best_at else ""
+        message = f"The evaluation budget of {setup.budget} is spent{fell}."
     fun = fun if math.isfinite(fun) else math.nan
     solver: Any = setup.solver
     return Result(

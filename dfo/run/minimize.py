@@ -200,9 +200,11 @@ def reserve_of(setup: Setup) -> int:
 
     With noise, a twentieth; in a convex set, one evaluation: the queries of a solver may lie beside the set.
     """
+    if "values" not in setup.oracle.gives:
+        return 0
     inside = is_convex(setup.encoding.inner)
     price = math.ceil(getattr(setup.oracle, "price", 1.0))
-    least = price if inside and "values" in setup.oracle.gives and setup.budget >= price else 0
+    least = price if inside and setup.budget >= price else 0
     return max(least, min(30, setup.budget // 20) if setup.noisy else 0)
 
 

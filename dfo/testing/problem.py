@@ -43,7 +43,7 @@ class ProblemSubject:
             Skipped: the problem is an oracle.
         """
         fun = self.problem.fun
-        if hasattr(fun, "evaluate"):
+        if hasattr(fun, "evaluate") and hasattr(fun, "gives"):
             raise Skipped("its objective is an oracle")
         return float(np.asarray(to_numpy(fun(x[None]))).reshape(-1)[0]) if self.problem.vectorized else float(fun(x))
 

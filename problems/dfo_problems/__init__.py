@@ -20,8 +20,11 @@ from dfo.errors import unknown
 from dfo.protocols import Problem
 from dfo_problems.classic import CLASSIC
 from dfo_problems.coco import BBOB, CONSTRAINED, LARGESCALE, MIXINT, NOISY
+from dfo_problems.consensus import CONSENSUS
 from dfo_problems.noisy import NOISY_CLASSIC
 from dfo_problems.pack import Cell, Pack
+from dfo_problems.ranking import RANKING
+from dfo_problems.training import TRAINING
 from dfo_problems.tuning import TUNING
 
 __all__ = ["PROBLEMS", "Cell", "Pack", "make", "suites_folder"]
@@ -35,6 +38,9 @@ PROBLEMS: dict[str, Pack] = {
     "bbob-mixint": MIXINT,
     "bbob-largescale": LARGESCALE,
     "tuning": TUNING,
+    "training": TRAINING,
+    "ranking": RANKING,
+    "consensus": CONSENSUS,
 }
 """The packs by name."""
 

@@ -1,14 +1,20 @@
 """The recorder counts what the method asked for, and judges it by the merit of the problem."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from dfo.bench import Recorder
+import dfo
+from dfo.bench import Recorder, solve
+from dfo.bench.budget import Budget
+from dfo.bench.cells import run_cell
+from dfo.bench.plan import Cell
 from dfo.bench.recorder import thinned
 from dfo.bench.targets import TARGETS
 from dfo.errors import InvalidArgument
+from dfo.oracles.rank import RankOracle
 from dfo.protocols import Problem
 from dfo.spaces import Box
 
@@ -93,7 +99,7 @@ def test_without_targets_infeasible_points_do_not_count():
 def test_targets_need_an_optimum_and_a_function():
     with pytest.raises(InvalidArgument, match="f_opt"):
         Recorder(problem(lambda x: 1.0, f_opt=None), (1.0,))
-    with pytest.raises(InvalidArgument, match="oracle"):
+    with pytest.raises(InvalidArgument, match="function or an oracle"):
         Recorder(problem(object()))
 
 
@@ -111,3 +117,62 @@ def test_an_evaluation_costs_microseconds():
     for _ in range(20_000):
         recorder(x)
     assert (time.process_time() - began) / 20_000 < 20e-6  # 0.2 us on a quiet machine
+
+
+# ---------------------------------------------------------------------- problems that are oracles
+
+
+def judged(**more):
+    """Return a problem of which only rankings are told."""
+    merit = lambda x: float(((x - 0.3) ** 2).sum())  # noqa: E731
+    return Problem("judged", BOX, RankOracle.of(merit), np.ones(2), **{"f_opt": 0.0, "measure": merit, **more})
+
+
+def test_an_oracle_is_judged_by_the_merit_of_what_is_recommended():
+    problem, seen = judged(), []
+    recorder = Recorder(problem, (1.0, 1e-1, 1e-2))
+    result = solve(
+        problem, "zo-rank-sgd", 300, fun=recorder.fun, stop=recorder.stop,
+        callback=lambda p: seen.append((p.nfev, problem.measure(p.recommended()))),
+    )  # fmt: skip
+    lowest = np.minimum.accumulate([merit for _, merit in seen])
+    better = np.flatnonzero(np.diff(lowest, prepend=np.inf) < 0)
+    assert recorder.steps == [(seen[i][0], seen[i][1]) for i in better]
+    assert recorder.evaluations == result.nfev <= 300
+    assert recorder.hits == [next(n for n, merit in seen if merit <= t) for t in (1.0, 1e-1, 1e-2)]
+    assert result.status == "target"
+
+
+def test_an_oracle_is_counted_in_the_unit_of_its_budget():
+    class Dear(dfo.Function):
+        price = 5.0
+
+        def evaluate(self, batch, memory):
+            told, memory = super().evaluate(batch, memory)
+            return replace(told, cost=np.full(len(batch), 3.0)), memory
+
+    problem = judged()
+    recorder = Recorder(replace(problem, fun=Dear(problem.measure)))
+    result = solve(problem, "random[batch=4]", 100, fun=recorder.fun, stop=recorder.stop)
+    assert recorder.evaluations == result.cost <= 100
+    assert result.nfev == result.cost / 3
+
+
+def test_an_oracle_without_a_measure_is_refused():
+    with pytest.raises(InvalidArgument, match="expected a `measure`"):
+        Recorder(judged(measure=None))
+
+
+@pytest.mark.parametrize("method", ["zo-rank-sgd", "cma", "random"])
+def test_the_bench_runs_oracles_to_the_end_of_their_budget(method):
+    record = run_cell(Cell("ranking-exact-quadratic-i01-d02", method, 0), Budget.of(205), None)
+    assert record.failure is None
+    assert record.runs == 1
+    assert 205 - 8 < record.evaluations <= 205
+    assert record.best < 2.0
+
+
+def test_a_method_that_an_oracle_cannot_answer_is_a_failure_of_the_run():
+    record = run_cell(Cell("ranking-exact-quadratic-i01-d02", "zo-sgd", 0), Budget.of(100), "coco")
+    assert record.failure.kind == "IncompatibleOracle"
+    assert record.evaluations == 0
