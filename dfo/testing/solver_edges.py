@@ -6,6 +6,7 @@ import ast
 import copy
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,9 +16,10 @@ from dfo.arrays import is_torch, to_numpy
 from dfo.batch import Batch, Linear
 from dfo.errors import EvaluationWarning, UnknownName
 from dfo.run.minimize import minimize
+from dfo.sets import Convex, L1Ball, Shifted, Simplex
 from dfo.spaces import Box
 from dfo.testing.equal import difference, numbers
-from dfo.testing.laws import Law, expect, law
+from dfo.testing.laws import Law, Skipped, expect, law
 from dfo.testing.solver_state import DIMS, SEEDS
 from dfo.testing.trial import LANDSCAPES, Landscape, Subject, Trial, bowl, doubles, points_of
 
@@ -130,8 +132,48 @@ def bounds(s: Subject) -> None:
             )
 
     s.cases.each(inner, d=DIMS, seed=SEEDS)
-    every = [{"d": 3, "seed": 0, "kind": kind, "landscape": "bowl"} for kind in BOXES]
-    s.cases.each(body, every, d=DIMS, seed=SEEDS, kind=list(BOXES), landscape=list(LANDSCAPES))
+    kinds = [kind for kind, ends in BOXES.items() if "vector" in s.spaces or np.isfinite(ends).all()]
+    every = [{"d": 3, "seed": 0, "kind": kind, "landscape": "bowl"} for kind in kinds]
+    s.cases.each(body, every, d=DIMS, seed=SEEDS, kind=kinds, landscape=list(LANDSCAPES))
+
+
+SETS: dict[str, Callable[[int], Convex]] = {
+    "simplex": lambda d: Simplex(d + 1),
+    "l1 ball": lambda d: Shifted(L1Ball(d, 0.5), np.full(d, 0.5)),
+}
+
+
+@law(BOOK, "convex-sets")
+def convex_sets(s: Subject) -> None:
+    """In a convex set, recommendations, the best point and the result are points of the set, within the budget.
+
+    Broken by: codes that return the lowest query, which may lie beside the set.
+    """
+    if "convex" not in s.spaces:
+        raise Skipped("it does not move in convex sets")
+
+    def body(seed: int, d: int, kind: str, landscape: str, budget: int) -> None:
+        space = SETS[kind](d)
+        start, fun = s.array(space.center), _Recorded(LANDSCAPES[landscape])
+
+        def look(progress: Any) -> None:
+            for x in (progress.best_x, progress.recommended()):
+                expect(x is None or space.contains(x), f"step {progress.step}: {x} is not in {space!r}")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EvaluationWarning)
+            res = minimize(
+                s.objective(fun), start, method=s.solver, bounds=space, budget=budget, seed=seed, callback=look
+            )
+        expect(len(fun.seen) == res.nfev <= budget, f"{len(fun.seen)} evaluations on a budget of {budget}")
+        for name, x in (("x", res.x), ("best_x", res.best_x)):
+            expect(x is None or space.contains(x), f"{name} = {x} is not in {space!r}")
+            expect(x is None or (type(x) is type(start) and x.dtype == start.dtype), f"{name} is {type(x)}")
+        known = res.nfail > 0 or not budget or bool(np.isfinite(res.fun))
+        expect(known, f"fun is {res.fun} after {budget} evaluations")
+
+    edges = [{"seed": 0, "d": 2, "kind": k, "landscape": "bowl", "budget": b} for k in SETS for b in (0, 1, 120)]
+    s.cases.each(body, edges, seed=SEEDS, d=DIMS, kind=list(SETS), landscape=list(LANDSCAPES), budget=[2, 7, 31, 150])
 
 
 @law(BOOK, "optional-members")

@@ -13,7 +13,7 @@ from dfo.errors import InvalidArgument, InvalidType, UnknownName
 from dfo.feedback import Ranking, Values
 from dfo.random import Key, normal
 from dfo.run.packing import register
-from dfo.spaces import Box
+from dfo.spaces import Box, Free
 from dfo.testing import SOLVER_LAWS, Outcome, Report, check_solver
 
 LIMITS = {"seconds": 300.0, "cases": 4}  # few cases and no hurry: the same on a loaded machine
@@ -39,6 +39,7 @@ class Good:
     space: Any = None
 
     needs: ClassVar[frozenset[str]] = frozenset({"ranking"})
+    spaces: ClassVar[frozenset[str]] = frozenset({"vector", "convex"})
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance", "sphere"})
 
     def plan(self, task):
@@ -49,7 +50,7 @@ class Good:
 
     def ask(self, s):
         X = s.x + s.radius * normal(s.key.child(s.step), (self.n, s.x.shape[0]), s.x)
-        X = self.space.project(X) if isinstance(self.space, Box) else X
+        X = X if isinstance(self.space, Free) else self.space.project(X)
         return Points(X if is_torch(s.x) else X.astype(s.x.dtype), step=s.step)
 
     def tell(self, s, batch, told):
@@ -120,6 +121,11 @@ class Overwrites(Good):
 class LeavesTheBox(Good):
     def ask(self, s):
         return Points(s.x + s.radius * normal(s.key.child(s.step), (self.n, s.x.shape[0]), s.x), step=s.step)
+
+
+class LeavesTheSet(Good):
+    def recommend(self, s):
+        return s.x if isinstance(self.space, (Free, Box)) else s.x + 1e-6
 
 
 class Counts(Good):
@@ -238,7 +244,8 @@ DEFECTS = {
     LetsNaNIn: {"failures"},
     WarnsOfFailures: {"failures"},
     Overwrites: {"unchanged"},
-    LeavesTheBox: {"bounds"},
+    LeavesTheBox: {"bounds", "convex-sets"},
+    LeavesTheSet: {"convex-sets"},
     Counts: {"unchanged"},
     CountsInTheClass: {"unchanged"},
     KeepsAFunction: {"state-is-data"},
