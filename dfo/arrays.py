@@ -151,10 +151,8 @@ class _Pool(threading.local):
         self.buffers: list[npt.NDArray[np.uint8]] = []
 
     def take(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        for i, buffer in enumerate(self.buffers):
-            fits = nbytes <= buffer.nbytes <= 2 * nbytes
-            del buffer
-            if fits and _references(self.buffers, i) == _FREE:
+        for i in range(len(self.buffers)):  # an iterator would hold the buffer, and it would never seem free
+            if nbytes <= self.buffers[i].nbytes <= 2 * nbytes and _references(self.buffers, i) == _FREE:
                 return self.buffers[i]
         self.trim()
         self.buffers.append(np.empty(nbytes, np.uint8))

@@ -190,12 +190,13 @@ class Perturbations(Linear):
             return self._written()
         xp = namespace(first)
         drawn: Any = self.directions.dense()
-        if self.index is not None:
-            drawn = drawn[self.index]
         scale = xp.asarray(self.scale, dtype=drawn.dtype, device=drawn.device)[:, None]
-        base: Any = first if self.origin is None else xp.stack([self.centers[int(i)] for i in self.origin])
-        result: Array = base + scale * drawn
-        return result
+        result: Any = scale * drawn if self.index is None else drawn[self.index]
+        if self.index is not None:
+            result *= scale
+        result += first if self.origin is None else xp.stack([self.centers[int(i)] for i in self.origin])
+        members: Array = result
+        return members
 
     def _written(self) -> Array:
         """Return the members of a large population, written once into recycled memory.

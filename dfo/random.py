@@ -315,8 +315,13 @@ def signs(key: Key, shape: tuple[int, ...], like: Array | None = None, start: in
     first, skip = divmod(start, 64)
     drawn = words(key, (skip + count + 63) // 64, first).astype("<u8", copy=False)
     bits = np.unpackbits(drawn.view(np.uint8), bitorder="little")[skip : skip + count]
-    plus_minus: Array = bits * 2.0 - 1.0
-    return _cast(plus_minus.reshape(shape), like)
+    bits <<= 1
+    plus_minus = bits.view(np.int8)  # 0 and 2
+    plus_minus -= 1
+    return _cast(plus_minus.reshape(shape), like if like is not None else _DOUBLE)
+
+
+_DOUBLE = np.empty(0)
 
 
 def integers(key: Key, high: int, shape: tuple[int, ...], start: int = 0) -> npt.NDArray[np.int64]:

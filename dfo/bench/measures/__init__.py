@@ -26,6 +26,7 @@ MEASURES: Mapping[str, str] = {
     "bbob": "dfo.bench.measures.cma:bbob",
     "cma-medians": "dfo.bench.measures.cma:cma_medians",
     "overhead": "dfo.bench.measures.overhead:overhead",
+    "population": "dfo.bench.measures.population:population",
     "zo-sgd": "dfo.bench.measures.zo_sgd:zo_sgd",
 }
 """Name to ``module:function``; each takes seconds to a few minutes."""
