@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dfo.arrays import is_array
+from dfo.arrays import is_array, release
 from dfo.encodings import Identity
 from dfo.errors import InvalidType, short
 from dfo.oracles.function import Function
@@ -193,6 +193,8 @@ def run(setup: Setup, known: Any = None) -> Result:
             with contextlib.suppress(AttributeError, TypeError):
                 raised.cause.result = result_of(setup, session)  # type: ignore[attr-defined]
             raise raised.cause from None
+        finally:
+            release()  # the memory of large populations
 
 
 def reserve_of(setup: Setup) -> int:
