@@ -64,19 +64,17 @@ from dfo.solvers import solver_class
 
 X0 = [0.5, 0.5, 0.5]
 BOX = [(-2.0, 2.0)] * 3
-STEP = {
-    "cma": "sigma",
-    "deep-ga": "sigma",
-    "genetic": "sigma",
-    "sep-cma": "sigma",
-    "pycma": "sigma",
-    "nelder-mead": "size",
-    "random": "radius",
-    "zo-acsa": "distance",
-    "zo-mirror": "radius",
-    "zo-sgd": "radius",
-}
-POPULATION = ("cma", "deep-ga", "genetic", "sep-cma", "pycma")
+WORDS = ("sigma0", "sigma", "size", "distance", "radius")
+"""What the length of a first step is called, most telling word first."""
+
+
+def option(method, *words):
+    """Return the first of the words that is an option of the method, or None."""
+    return next((w for w in words if w in solver_class(method).__dataclass_fields__), None)
+
+
+STEP = {name: option(name, *WORDS) for name in SOLVERS} | {"pycma": "sigma"}
+POPULATION = ("pycma", *(name for name in SOLVERS if option(name, "population")))
 
 
 def run(method, fun, **changed):

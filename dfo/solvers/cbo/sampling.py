@@ -87,10 +87,10 @@ class CBS:
             raise InvalidArgument(f'alpha: expected "ess", a number or a function of the step, got {self.alpha!r}.')
         for name in ("eta", "dt", "sigma0", "xtol", "population", "alpha"):
             value = getattr(self, name)
-            if isinstance(value, (int, float)) and not value > 0:
-                raise InvalidArgument(f"{name}: expected a positive number, got {value!r}.")
-        if self.population is not None and self.population < 2:
-            raise InvalidArgument(f"population: expected at least 2 particles, got {self.population!r}.")
+            if isinstance(value, (int, float)) and not (0 < value < 1e150 or (name == "dt" and value > 0)):
+                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+        if self.population is not None and (self.population != int(self.population) or self.population < 2):
+            raise InvalidArgument(f"population: expected an integer >= 2, got {self.population!r}.")
 
     def plan(self, task: Task) -> CBS:
         """Fill in population and space."""
