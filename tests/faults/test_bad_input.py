@@ -378,7 +378,7 @@ def test_refused(method, row, ledger):
 @ours
 def test_i42_option(method, ledger):
     name = STEP[method]
-    refused(method, ledger, UnknownName, ("option", f"Did you mean '{name}'"), {"options": {name[:-1]: 1.0}})
+    refused(method, ledger, UnknownName, ("option", f"Did you mean '{name}'"), {"options": {f"{name}z": 1.0}})
 
 
 @every
@@ -403,5 +403,5 @@ def test_i45_objective_that_is_no_number(method, kind):
 def test_the_table_is_whole():
     rows = {int(number) for number in re.findall(r"^I(\d+) ", __doc__, re.M)}
     assert rows == set(range(1, 46))
-    assert set(STEP) == {*SOLVERS, "pycma"}
+    assert all(STEP.values())
     assert set(PEERS) < set(METHODS)
