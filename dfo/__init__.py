@@ -111,8 +111,8 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from dfo.oracles.behaviour import Behaviour as Behaviour
     from dfo.oracles.function import Function as Function
-    from dfo.oracles.rank import HumanNoise as HumanNoise
     from dfo.oracles.minibatch import Minibatch as Minibatch
+    from dfo.oracles.rank import HumanNoise as HumanNoise
     from dfo.oracles.rank import RankOracle as RankOracle
     from dfo.oracles.unrolled import Unrolled as Unrolled
     from dfo.protocols import Problem as Problem
@@ -149,17 +149,21 @@ if TYPE_CHECKING:
     from dfo.sets.polytopes import Birkhoff as Birkhoff
     from dfo.sets.polytopes import Polytope as Polytope
     from dfo.solvers.acsa import ACSA as ACSA
+    from dfo.solvers.ars import ARS as ARS
     from dfo.solvers.cbo import CBO as CBO
     from dfo.solvers.cbo import CBS as CBS
     from dfo.solvers.cma import CMA as CMA
     from dfo.solvers.cma import SepCMA as SepCMA
-    from dfo.solvers.mirror import ZOMirror as ZOMirror
-    from dfo.solvers.gld import GLD as GLD
     from dfo.solvers.frank_wolfe import FrankWolfe as FrankWolfe
     from dfo.solvers.genetic import DeepGA as DeepGA
     from dfo.solvers.genetic import Genetic as Genetic
     from dfo.solvers.genetic import NoveltySearch as NoveltySearch
+    from dfo.solvers.gld import GLD as GLD
+    from dfo.solvers.guided_es import GuidedES as GuidedES
+    from dfo.solvers.mirror import ZOMirror as ZOMirror
     from dfo.solvers.nelder_mead import NelderMead as NelderMead
+    from dfo.solvers.openai_es import OpenAIES as OpenAIES
+    from dfo.solvers.pgpe import PGPE as PGPE
     from dfo.solvers.random_search import RandomSearch as RandomSearch
     from dfo.solvers.unrolled_es import GPES as GPES
     from dfo.solvers.unrolled_es import NRES as NRES
@@ -168,10 +172,6 @@ if TYPE_CHECKING:
     from dfo.solvers.unrolled_es import FullES as FullES
     from dfo.solvers.unrolled_es import TruncatedES as TruncatedES
     from dfo.solvers.zo_rank_sgd import ZORankSGD as ZORankSGD
-    from dfo.solvers.ars import ARS as ARS
-    from dfo.solvers.guided_es import GuidedES as GuidedES
-    from dfo.solvers.openai_es import OpenAIES as OpenAIES
-    from dfo.solvers.pgpe import PGPE as PGPE
     from dfo.solvers.zo_sgd import ZOSGD as ZOSGD
     from dfo.spaces import Box as Box
     from dfo.spaces import Choice as Choice

@@ -1,26 +1,34 @@
 """Update rules: from a gradient estimate to a step, as pure functions on arrays or named blocks.
 
 References: Kingma and Ba 2015 (Adam); Reddi, Kale and Kumar 2018 (AMSGrad); Chen et al. 2019, ZO-AdaMM,
-arXiv:1910.06513. In a box the Mahalanobis projection that ZO-AdaMM needs equals clipping, because its
-metric is diagonal.
+arXiv:1910.06513; Toklu, Liskowski and Srivastava 2020, arXiv:2008.02387 (ClipUp). In a box the Mahalanobis
+projection that ZO-AdaMM needs equals clipping, because its metric is diagonal.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dfo.arrays import Point, is_blocks, namespace, zeros
 
-__all__ = ["RULES", "Moments", "Rule", "first_moments", "step"]
+__all__ = ["MAX_SPEED", "RULES", "Moments", "Rule", "each", "first_moments", "norm", "plus", "step"]
 
-Rule = Literal["sgd", "momentum", "sign", "adam", "amsgrad"]
-RULES: tuple[Rule, ...] = ("sgd", "momentum", "sign", "adam", "amsgrad")
+Rule = Literal["sgd", "momentum", "sign", "adam", "amsgrad", "clipup"]
+RULES: tuple[Rule, ...] = ("sgd", "momentum", "sign", "adam", "amsgrad", "clipup")
+
+MAX_SPEED = 2.0
+"""ClipUp's longest step as a multiple of its step size (Toklu et al. 2020, section 3)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What a rule remembers: running means of the gradient and of its square, and the largest mean square."""
+    """What a rule remembers: running means of the gradient and of its square, and the largest mean square.
+
+    ClipUp's ``m`` is its velocity.
+    """
 
     m: Any
     v: Any
@@ -31,7 +39,7 @@ class Moments:
 def first_moments(rule: Rule, x: Point) -> Moments:
     """Return the memory before the first step; only what the rule needs is allocated."""
     zero: Any = None
-    if rule in ("momentum", "adam", "amsgrad"):
+    if rule in ("momentum", "adam", "amsgrad", "clipup"):
         zero = zeros(x)
     second = zero if rule in ("adam", "amsgrad") else None
     return Moments(zero, second, second if rule == "amsgrad" else None, 0)
@@ -44,7 +52,8 @@ def step(
 
     Args:
         rule: ``sgd``: ``-lr g``; ``momentum``: ``-lr m`` with ``m = b m + (1 - b) g``; ``sign``: ``-lr sign(g)``;
-            ``adam``, ``amsgrad``: ``-lr m_hat / (sqrt(v_hat) + eps)``.
+            ``adam``, ``amsgrad``: ``-lr m_hat / (sqrt(v_hat) + eps)``; ``clipup``: the velocity
+            ``v = b v - lr g / |g|``, shortened to the length ``2 lr`` where it is longer.
         g: gradient estimate, an array or named blocks.
         memory: of the same rule.
         lr: step size.
@@ -52,6 +61,8 @@ def step(
         eps: added to the root mean square; the square of a zeroth-order estimate is about d times that of the
             gradient, so scale it with sqrt(d).
     """
+    if rule == "clipup":
+        return _clipped(g, memory, lr, betas[0])
     if is_blocks(g):
         return _blockwise(rule, g, memory, lr, betas, eps)
     count, (b1, b2) = memory.count + 1, betas
@@ -86,3 +97,37 @@ def _blockwise(
         for field, part in (("m", memory.m), ("v", memory.v), ("peak", memory.peak))
     )
     return steps, Moments(m, v, peak, memory.count + 1)
+
+
+def _clipped(g: Any, memory: Moments, lr: float, b: float) -> tuple[Any, Moments]:
+    """Return ClipUp's step: normalised gradients, heavy-ball momentum, a limit on the speed (their algorithm 1)."""
+    length = norm(g)
+    push = -lr / length if length > 0.0 else 0.0
+    v = each(lambda m, part: b * m + push * part, memory.m, g)
+    speed = norm(v)
+    if speed > MAX_SPEED * lr:
+        v = each(lambda part: part * (MAX_SPEED * lr / speed), v)
+    return v, replace(memory, m=v, count=memory.count + 1)
+
+
+def norm(x: Any) -> float:
+    """Return the euclidean length of an array, or of named blocks taken together."""
+    if is_blocks(x):
+        return math.hypot(*(norm(block) for block in x.values()))
+    return float(namespace(x).linalg.norm(x.reshape(-1)))
+
+
+def plus(x: Any, delta: Any) -> Any:
+    """Return the sum of two points; named blocks are moved in place."""
+    if not is_blocks(x):
+        return x + delta
+    for name, block in x.items():
+        block += delta[name]
+    return x
+
+
+def each(function: Callable[..., Any], *points: Any) -> Any:
+    """Return ``function`` of the points, block by block where they are in blocks."""
+    if not is_blocks(points[0]):
+        return function(*points)
+    return {name: function(*(point[name] for point in points)) for name in points[0]}

@@ -21,11 +21,13 @@ from dfo.protocols import Problem
 from dfo_problems.classic import CLASSIC
 from dfo_problems.coco import BBOB, CONSTRAINED, LARGESCALE, MIXINT, NOISY
 from dfo_problems.consensus import CONSENSUS
+from dfo_problems.deceptive import DECEPTIVE
 from dfo_problems.noisy import NOISY_CLASSIC
 from dfo_problems.pack import Cell, Pack
 from dfo_problems.ranking import RANKING
 from dfo_problems.training import TRAINING
 from dfo_problems.tuning import TUNING
+from dfo_problems.unrolled import UNROLLED
 
 __all__ = ["PROBLEMS", "Cell", "Pack", "make", "suites_folder"]
 
@@ -38,9 +40,11 @@ PROBLEMS: dict[str, Pack] = {
     "bbob-mixint": MIXINT,
     "bbob-largescale": LARGESCALE,
     "tuning": TUNING,
+    "deceptive": DECEPTIVE,
     "training": TRAINING,
     "ranking": RANKING,
     "consensus": CONSENSUS,
+    "unrolled": UNROLLED,
 }
 """The packs by name."""
 

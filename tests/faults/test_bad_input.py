@@ -64,7 +64,7 @@ from dfo.solvers import solver_class
 
 X0 = [0.5, 0.5, 0.5]
 BOX = [(-2.0, 2.0)] * 3
-WORDS = ("sigma0", "sigma", "size", "distance", "radius")
+WORDS = ("size", "sigma", "distance", "radius")
 """What the length of a first step is called, most telling word first."""
 
 

@@ -66,7 +66,10 @@ VARIANTS = {
         {"variant": "nsr", "population": 6, "means": 2},
         {"variant": "nsra", "population": 4, "patience": 2},
     ],
-    "ars": [{"population": 5, "top": 1, "schedule": "constant"}, {"directions": "orthogonal", "schedule": "exponential"}],
+    "ars": [
+        {"population": 5, "top": 1, "schedule": "constant"},
+        {"directions": "orthogonal", "schedule": "exponential"},
+    ],
     "guided-es": [
         {"alpha": 0.0, "subspace": 2, "rule": "clipup"},
         {"shaping": "none", "rule": "sgd", "lr": 0.1, "subspace": 3},
@@ -78,7 +81,7 @@ VARIANTS = {
     ],
     "pgpe": [
         {"population": 5, "rule": "adam", "schedule": "cosine"},
-        {"shaping": "standardized", "rule": "sgd", "lr_sigma": 3.0, "xtol": 0.3},
+        {"shaping": "standardized", "rule": "sgd", "lr_sigma": 3.0, "xtol": 0.1},
     ],
     "random": [{"batch": 3, "decades": 0.5}],
     "sep-cma": [{"restarts": "same", "ftol": 0.5}],
