@@ -29,7 +29,7 @@ NAMES: dict[str, tuple[str | None, ...]] = {
     "mirror": MIRRORS,
     "restarts": ("same", "none", None),
 }
-POSITIVE = ("dt", "drift", "eta", "limit", "kappa", "sigma0")
+POSITIVE = ("dt", "drift", "eta", "limit", "kappa", "size")
 NOT_NEGATIVE = ("alpha", "sigma", "jump_rate", "heaviside", "memory", "memory_sigma", "jump_sigma", "kick", "xtol")
 
 
@@ -96,7 +96,7 @@ def filled(o: CBO, task: Task) -> dict[str, Any]:
     return {
         "population": population, "noise": noise, "dt": dt, "sigma": sigma, "space": o.space or task.space,
         "batch": max(2, task.batch or 0) if o.batch is None and wanted else o.batch,
-        "sigma0": o.sigma0 or (1.0 if d < MANY else 0.3),
+        "size": o.size or (1.0 if d < MANY else 0.3),
         "kick": o.kick if o.kick is not None else (1e-5 if task.noisy else 0.0),
         "restarts": o.restarts or ("none" if task.budget is None or task.noisy else "same"),
     }  # fmt: skip

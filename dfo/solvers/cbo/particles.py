@@ -20,16 +20,16 @@ IN_PLACE = 1 << 20
 """Numbers from which on a population is moved where it lies; smaller ones are copied: a batch stays readable."""
 
 
-def scattered(space: Space | None, x0: Array, sigma0: float, key: Key, n: int) -> Array:
+def scattered(space: Space | None, x0: Array, size: float, key: Key, n: int) -> Array:
     """Return ``(n, d)`` first particles: uniform between bounds, normal around ``x0`` where there are none."""
     if is_convex(space):
         return as_like(space.sample(key, n), x0)
     if not isinstance(space, Box):
-        return cloud(x0, sigma0, key, n)
+        return cloud(x0, size, key, n)
     inside = as_like(space.sample(key.child("inside"), n), x0)
     if space.bounded.all():
         return inside
-    around: Any = cloud(x0, sigma0, key, n)
+    around: Any = cloud(x0, size, key, n)
     fold(space, around)
     bounded: Any = as_like(space.bounded.astype(float), x0)
     mixed: Array = namespace(x0).where(bounded > 0, inside, around)

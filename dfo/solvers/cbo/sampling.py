@@ -53,7 +53,7 @@ class CBS:
             number, or a function of the step.
         eta: for ``"ess"``.
         dt: length of a step; infinite by default: no memory of where a particle was.
-        sigma0: standard deviation of the first particles around the start, where there are no bounds.
+        size: standard deviation of the first particles around the start, where there are no bounds.
         xtol: converged when no coordinate of any particle is further from the mean.
         space: where to search; filled in by the run.
 
@@ -71,7 +71,7 @@ class CBS:
     alpha: float | Literal["ess"] | Callable[[int], float] = "ess"
     eta: float = 0.5
     dt: float = math.inf
-    sigma0: float = 1.0
+    size: float = 1.0
     xtol: float = 1e-11
     space: Space | None = None
 
@@ -85,7 +85,7 @@ class CBS:
             raise InvalidArgument(f'mode: expected "optimisation" or "sampling", got {self.mode!r}.')
         if isinstance(self.alpha, str) and self.alpha != "ess":
             raise InvalidArgument(f'alpha: expected "ess", a number or a function of the step, got {self.alpha!r}.')
-        for name in ("eta", "dt", "sigma0", "xtol", "population", "alpha"):
+        for name in ("eta", "dt", "size", "xtol", "population", "alpha"):
             value = getattr(self, name)
             if isinstance(value, (int, float)) and not (0 < value < 1e150 or (name == "dt" and value > 0)):
                 raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
@@ -99,7 +99,7 @@ class CBS:
 
     def init(self, x0: Array, key: Key) -> CBSState:
         """Return the state before the first question: the start is the first particle."""
-        X = scattered(self.space, x0, self.sigma0, key.child("init"), self.population or 100)
+        X = scattered(self.space, x0, self.size, key.child("init"), self.population or 100)
         X[0] = x0
         return CBSState(X, copy(x0), np.full(1, 1.0), 0.0, key, 0)
 

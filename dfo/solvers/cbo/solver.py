@@ -97,10 +97,10 @@ class CBO(Staged):
             the step.
         jump_sigma: their strength.
         kick: where the consensus point moves less than this in every coordinate, all particles move by ``sigma
-            sqrt(dt) sigma0 z``; 0 never. By default 1e-5 with noise and 0 without.
+            sqrt(dt) size z``; 0 never. By default 1e-5 with noise and 0 without.
         mirror: ``"none"`` moves particles in the space and mirrors or projects them back into it; else dual variables
             move and ``x`` is their image: ``"entropy"`` (simplex), ``"barrier"`` (logarithmic, box), ``"projection"``.
-        sigma0: standard deviation of the first particles around the start, where there are no bounds; 1 by default,
+        size: standard deviation of the first particles around the start, where there are no bounds; 1 by default,
             0.3 from 100 variables on.
         restarts: ``"same"`` scatters a swarm that has collapsed anew, ``"none"`` ends the run; by default the first
             with a budget and without noise.
@@ -137,7 +137,7 @@ class CBO(Staged):
     jump_sigma: float = 1.0
     kick: float | None = None
     mirror: Mirror = "none"
-    sigma0: float | None = None
+    size: float | None = None
     restarts: Literal["same", "none"] | None = None
     xtol: float = 1e-11
     space: Space | None = None
@@ -160,7 +160,7 @@ class CBO(Staged):
     def init(self, x0: Array, key: Key) -> CBOState:
         """Return the state before the first question: the start is the first particle."""
         n = self.population or 100
-        X = scattered(self.space, x0, self.sigma0 or 1.0, key.child("init"), n)
+        X = scattered(self.space, x0, self.size or 1.0, key.child("init"), n)
         X[0] = x0
         unknown = np.full(n, np.inf)
         xp = namespace(x0)
@@ -239,7 +239,7 @@ class CBO(Staged):
         self._step(s, X, Y, V, pace, picked)
         sigma = at_step(self.sigma, s.age) * math.sqrt(self.dt or 0.0)
         if s.age > 0 and s.shift < (self.kick or 0.0):
-            kick(X, sigma * (self.sigma0 or 1.0), s.key.child(s.age, "kick"))
+            kick(X, sigma * (self.size or 1.0), s.key.child(s.age, "kick"))
         Z = s.Z
         if Z is None:
             fold(self.space, X)
