@@ -25,6 +25,7 @@ import dfo
 import dfo_problems
 from dfo.errors import ProblemTooLarge
 from dfo.protocols import CONSTRAINTS, Task
+from dfo.sets import LInfBall
 from dfo.solvers import SOLVERS, solver_class
 from dfo.spaces import Free
 
@@ -187,8 +188,9 @@ def most_variables(cls: type) -> str:
 
 
 def _plans(solver: Any, dim: int) -> bool:
+    moves: Any = getattr(solver, "spaces", {"vector"})
     try:
-        solver.plan(Task(Free(dim)))
+        solver.plan(Task(Free(dim) if "vector" in moves else LInfBall(dim)))
     except ProblemTooLarge:
         return False
     return True

@@ -10,8 +10,9 @@ import torch
 import dfo
 from dfo import errors
 from dfo.solvers import SOLVERS, solver_class
+from dfo.testing import takes_functions
 
-VECTORS = [name for name in SOLVERS if solver_class(name).needs <= {"values", "ranking"}]
+VECTORS = [name for name in SOLVERS if takes_functions(name)]
 RANKED = [name for name in VECTORS if "ranking" in solver_class(name).needs]
 
 

@@ -16,9 +16,10 @@ from dfo.random import Key
 from dfo.run.loop import Loop, lanes_of
 from dfo.run.session import Session
 from dfo.run.setup import resolve
-from dfo.solvers import SOLVERS, solver_class
+from dfo.solvers import SOLVERS
+from dfo.testing import takes_functions
 
-VECTORS = [name for name in SOLVERS if solver_class(name).needs <= {"values", "ranking"}]
+VECTORS = [name for name in SOLVERS if takes_functions(name)]
 X0 = [1.0, 2.0, -1.0]
 
 

@@ -18,6 +18,7 @@ from scipy.optimize import Bounds, LinearConstraint, NonlinearConstraint
 import dfo
 from dfo import errors
 from dfo.solvers import SOLVERS, solver_class
+from dfo.testing import takes_functions
 
 
 def _label(value: object) -> str:
@@ -25,7 +26,7 @@ def _label(value: object) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
-VECTORS = [name for name in SOLVERS if solver_class(name).needs <= {"values", "ranking"}]
+VECTORS = [name for name in SOLVERS if takes_functions(name)]
 X0 = [1.0, 2.0, -1.0]
 
 

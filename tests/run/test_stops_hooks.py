@@ -15,9 +15,10 @@ import pytest
 import dfo
 from dfo import errors
 from dfo.run.stopping import seconds
-from dfo.solvers import SOLVERS, solver_class
+from dfo.solvers import SOLVERS
+from dfo.testing import takes_functions
 
-VECTORS = [name for name in SOLVERS if solver_class(name).needs <= {"values", "ranking"}]
+VECTORS = [name for name in SOLVERS if takes_functions(name)]
 X0 = [1.0, 2.0, -1.0]
 
 
