@@ -153,9 +153,11 @@ class Unrolled:
             Halted: ``reset`` or ``step`` raised.
         """
         n, memory = len(batch), memory if isinstance(memory, UnrolledMemory) else self.start(0, Key(self.seed))
+        if not n:
+            return Values(np.empty(0), ended=np.zeros(0, bool), losses=np.empty((0, self.steps))), memory
         theta, draws = _points(batch, self.vectorized), self._draws(batch, memory)
         told, parts = [], []
-        for at in range(0, n, self.chunk or max(n, 1)):
+        for at in range(0, n, self.chunk or n):
             index = np.arange(at, min(at + (self.chunk or n), n))
             lane = None if batch.lane is None else np.asarray(batch.lane)[index]
             try:

@@ -88,15 +88,16 @@ class Outer:
 
 def noise(key: Key, drawn: Ints, x: Array) -> Array:
     """Return ``(pairs, d)`` unit noise: row ``i`` is row ``i`` of draw number ``drawn[i]``, whoever asks for it."""
-    d, rows = x.shape[0], len(drawn)
+    d, pairs = x.shape[0], len(drawn)
     if (drawn == drawn[0]).all():  # the pairs are in step
-        return normal(key.child(int(drawn[0])), (rows, d), x)
-    z: Any = namespace(x).zeros((rows, d), dtype=x.dtype, device=x.device)
+        return normal(key.child(int(drawn[0])), (pairs, d), x)
+    z: Any = namespace(x).zeros((pairs, d), dtype=x.dtype, device=x.device)
     for number in np.unique(drawn):
         at = np.flatnonzero(drawn == number)
         low = int(at[0])
         z[at] = normal(key.child(int(number)), (int(at[-1]) + 1 - low, d), x, low * d)[at - low]
-    return z
+    rows: Array = z
+    return rows
 
 
 def answers(told: Feedback, like: Array) -> tuple[Floats, Flags]:
