@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,31 @@ from dfo.protocols import Problem
 from dfo.random import Key, normal
 from dfo.spaces import Free
 from dfo_problems.pack import Cell, Pack
-from dfo_problems.unrolled_networks import Copying, Training, layered, scheduled
+from dfo_problems.unrolled_networks import Copying, Layered, Scheduled, Training
 
 __all__ = ["UNROLLED"]
 
 HELD_OUT = tuple(range(1 << 40, (1 << 40) + 4))
 """Data numbers of the measures: larger than those that a run gets to."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The measure: the mean loss of whole episodes.
+
+    Args:
+        oracle: of the problem, or a variant of it.
+        data: data numbers of the episodes.
+        steps: of an episode without a horizon.
+    """
+
+    oracle: Unrolled
+    data: tuple[int, ...] = (0,)
+    steps: int | None = None
+
+    def __call__(self, x: Any) -> float:
+        """Return the loss of one point."""
+        return float(self.oracle.full(x, self.data, self.steps))
 
 
 # ---------------------------------------------------------------------- influence balancing
@@ -57,12 +76,15 @@ def _balance(theta: Floats, s: Floats, t: Any, data: Draws) -> tuple[Floats, Flo
     return after, 0.5 * (after[:, 0] - 1.0) ** 2
 
 
+def _balanced(data: Draws) -> Floats:
+    return np.ones((len(data.number), 23))
+
+
 def _influence_balancing(name: str) -> Problem:
-    oracle = Unrolled(lambda data: np.ones((len(data.number), 23)), _balance, steps=1, vectorized=True)
-    late = replace(oracle, reduce="last")
+    oracle = Unrolled(_balanced, _balance, steps=1, vectorized=True)
     return Problem(
         name, Free(1), oracle, np.array([0.5]), 0.0, np.array([-1 / 6]),
-        measure=lambda x: float(late.full(x, steps=500)), reference="arXiv:1702.05043, section 4.1",
+        measure=Episodes(replace(oracle, reduce="last"), steps=500), reference="arXiv:1702.05043, section 4.1",
     )  # fmt: skip
 
 
@@ -88,12 +110,14 @@ def _descend(theta: Floats, x: Floats, t: Any, data: Draws) -> tuple[Floats, Flo
         return after, hilly(after)
 
 
+def _ones(data: Draws) -> Floats:
+    return np.ones((len(data.number), 2))
+
+
 def _toy_regression(name: str) -> Problem:
-    oracle = Unrolled(
-        lambda data: np.ones((len(data.number), 2)), _descend, steps=10, horizon=100, vectorized=True, worst=1e6
-    )
+    oracle = Unrolled(_ones, _descend, steps=10, horizon=100, vectorized=True, worst=1e6)
     return Problem(
-        name, Free(2), oracle, np.array([-4.0, -4.0]), measure=lambda x: float(oracle.full(x)),
+        name, Free(2), oracle, np.array([-4.0, -4.0]), measure=Episodes(oracle),
         reference="arXiv:2112.13835, section 5.1",
     )  # fmt: skip
 
@@ -116,14 +140,15 @@ def _lorenz_step(theta: Floats, state: tuple[Floats, Floats], t: Any, data: Draw
         return (here, there), (here[:, 2] - there[:, 2]) ** 2
 
 
-def _lorenz(name: str) -> Problem:
-    def reset(data: Draws) -> tuple[Floats, Floats]:
-        start = np.tile([1.2, 1.3, 1.6], (len(data.number), 1))
-        return start, start.copy()
+def _lorenz_start(data: Draws) -> tuple[Floats, Floats]:
+    start = np.tile([1.2, 1.3, 1.6], (len(data.number), 1))
+    return start, start.copy()
 
-    oracle = Unrolled(reset, _lorenz_step, steps=100, horizon=2000, reduce="mean", vectorized=True, worst=1e4)
+
+def _lorenz(name: str) -> Problem:
+    oracle = Unrolled(_lorenz_start, _lorenz_step, steps=100, horizon=2000, reduce="mean", vectorized=True, worst=1e4)
     return Problem(
-        name, Free(2), oracle, np.array([3.116, 3.7]), 0.0, TRUTH, measure=lambda x: float(oracle.full(x)),
+        name, Free(2), oracle, np.array([3.116, 3.7]), 0.0, TRUTH, measure=Episodes(oracle),
         reference="arXiv:2304.12180, section 5.1",
     )  # fmt: skip
 
@@ -132,13 +157,13 @@ def _lorenz(name: str) -> Problem:
 
 
 def _schedule(name: str) -> Problem:
-    inner = Training((32, 32), scheduled(500), batch=32)
+    inner = Training((32, 32), Scheduled(500), batch=32)
     return _trained(name, inner, 500, np.array([math.log(0.003), math.log(30.0)]), "section 5.2")
 
 
 def _layers(name: str) -> Problem:
     hidden = (24,) * 5
-    inner = Training(hidden, layered(hidden), batch=32)
+    inner = Training(hidden, Layered(hidden), batch=32)
     x0 = np.concatenate([np.full(12, math.log(0.01)), np.zeros(12), np.zeros(5)])
     return _trained(name, inner, 200, x0, "section 5.4")
 
@@ -148,7 +173,7 @@ def _trained(name: str, inner: Training, horizon: int, x0: Floats, where: str) -
         inner.reset, inner.step, steps=10, horizon=horizon, reduce="mean", vectorized=True, worst=math.log(10.0)
     )
     return Problem(
-        name, Free(len(x0)), oracle, x0, measure=lambda x: float(oracle.full(x, HELD_OUT)),
+        name, Free(len(x0)), oracle, x0, measure=Episodes(oracle, HELD_OUT),
         noisy=True, reference=f"arXiv:2112.13835, {where}",
     )  # fmt: skip
 
@@ -158,7 +183,7 @@ def _copy(name: str) -> Problem:
     oracle = Unrolled(inner.reset, inner.step, steps=1, horizon=6, vectorized=True)
     x0 = normal(Key(0, ("copy",)), (inner.dim,)) / 12**0.5
     return Problem(
-        name, Free(inner.dim), oracle, x0, measure=lambda x: float(oracle.full(x, HELD_OUT)),
+        name, Free(inner.dim), oracle, x0, measure=Episodes(oracle, HELD_OUT),
         noisy=True, reference="arXiv:2304.11153, section 5",
     )  # fmt: skip
 

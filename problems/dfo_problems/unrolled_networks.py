@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from dfo.arrays import Array, Floats
 from dfo.oracles.lanes import Draws
 from dfo_problems.digits import load_digits
 
-__all__ = ["Copying", "Training", "layered", "scheduled"]
+__all__ = ["Copying", "Layered", "Scheduled", "Training"]
 
 Rates = Callable[[Floats, Floats], tuple[Any, Any, Any]]
 
@@ -98,30 +99,34 @@ def _cross_entropy(
     return loss.astype(float), gradient
 
 
-def scheduled(horizon: int) -> Rates:
-    """Return the rates of ``theta = (ln r_0, ln p)``: ``r_t = r_0 / (1 + t / horizon)^p`` for all, momentum 0.9."""
+@dataclass(frozen=True)
+class Scheduled:
+    """The rates of ``theta = (ln r_0, ln p)``: ``r_t = r_0 / (1 + t / horizon)^p`` for all, momentum 0.9."""
 
-    def rates(theta: Floats, t: Floats) -> tuple[Any, Any, Any]:
-        r = np.exp(theta[:, 0]) / (1.0 + t / horizon) ** np.exp(theta[:, 1])
+    horizon: int
+
+    def __call__(self, theta: Floats, t: Floats) -> tuple[Any, Any, Any]:
+        """Return step sizes, momenta, and no widths."""
+        r = np.exp(theta[:, 0]) / (1.0 + t / self.horizon) ** np.exp(theta[:, 1])
         return np.repeat(r[:, None], 99, axis=1), np.full((len(theta), 99), 0.9), None
 
-    return rates
 
-
-def layered(hidden: Sequence[int]) -> Rates:
-    """Return the rates of ``5 h + 4`` numbers for ``h`` hidden layers.
+@dataclass(frozen=True)
+class Layered:
+    """The rates of ``5 h + 4`` numbers for the ``h`` hidden layers of a network.
 
     For the weights and biases of each of the ``h + 1`` layers: logarithms of the step sizes, then momenta through a
     logistic function; then, through one too, the share of each hidden layer's units in use, rounded up.
     """
-    blocks = 2 * (len(hidden) + 1)
 
-    def rates(theta: Floats, t: Floats) -> tuple[Any, Any, Any]:
+    hidden: tuple[int, ...]
+
+    def __call__(self, theta: Floats, t: Floats) -> tuple[Any, Any, Any]:
+        """Return step sizes, momenta and widths."""
+        blocks = 2 * (len(self.hidden) + 1)
         squeezed = 1.0 / (1.0 + np.exp(-theta[:, blocks:]))
-        width = np.ceil(squeezed[:, blocks:] * np.array(hidden))
+        width = np.ceil(squeezed[:, blocks:] * np.array(self.hidden))
         return np.exp(theta[:, :blocks]), squeezed[:, :blocks], width
-
-    return rates
 
 
 class Copying:
