@@ -37,12 +37,12 @@ _NAMES = {
     "Named": "dfo.spaces",
     "Text": "dfo.spaces",
     "Birkhoff": "dfo.sets.polytopes",
-    "GroupBall": "dfo.sets.balls",
+    "GroupBall": "dfo.sets.norms",
     "KSparse": "dfo.sets.balls",
     "L1Ball": "dfo.sets.balls",
     "L2Ball": "dfo.sets.balls",
     "LInfBall": "dfo.sets.balls",
-    "LpBall": "dfo.sets.balls",
+    "LpBall": "dfo.sets.norms",
     "NuclearBall": "dfo.sets.matrices",
     "OpNormBall": "dfo.sets.matrices",
     "Polytope": "dfo.sets.polytopes",
@@ -67,6 +67,10 @@ _NAMES = {
     "DeepGA": "dfo.solvers.genetic",
     "Genetic": "dfo.solvers.genetic",
     "NoveltySearch": "dfo.solvers.genetic",
+    "CEM": "dfo.solvers.cem",
+    "LMMAES": "dfo.solvers.lm_ma_es",
+    "SNES": "dfo.solvers.nes",
+    "XNES": "dfo.solvers.nes",
     "NelderMead": "dfo.solvers.nelder_mead",
     "RandomSearch": "dfo.solvers.random_search",
     "ESSingle": "dfo.solvers.unrolled_es",
@@ -133,12 +137,10 @@ if TYPE_CHECKING:
     from dfo.run.stopping import MaxTime as MaxTime
     from dfo.run.stopping import Stalled as Stalled
     from dfo.run.stopping import Target as Target
-    from dfo.sets.balls import GroupBall as GroupBall
     from dfo.sets.balls import KSparse as KSparse
     from dfo.sets.balls import L1Ball as L1Ball
     from dfo.sets.balls import L2Ball as L2Ball
     from dfo.sets.balls import LInfBall as LInfBall
-    from dfo.sets.balls import LpBall as LpBall
     from dfo.sets.balls import Simplex as Simplex
     from dfo.sets.combined import Product as Product
     from dfo.sets.combined import Scaled as Scaled
@@ -146,12 +148,15 @@ if TYPE_CHECKING:
     from dfo.sets.matrices import NuclearBall as NuclearBall
     from dfo.sets.matrices import OpNormBall as OpNormBall
     from dfo.sets.matrices import Spectrahedron as Spectrahedron
+    from dfo.sets.norms import GroupBall as GroupBall
+    from dfo.sets.norms import LpBall as LpBall
     from dfo.sets.polytopes import Birkhoff as Birkhoff
     from dfo.sets.polytopes import Polytope as Polytope
     from dfo.solvers.acsa import ACSA as ACSA
     from dfo.solvers.ars import ARS as ARS
     from dfo.solvers.cbo import CBO as CBO
     from dfo.solvers.cbo import CBS as CBS
+    from dfo.solvers.cem import CEM as CEM
     from dfo.solvers.cma import CMA as CMA
     from dfo.solvers.cma import SepCMA as SepCMA
     from dfo.solvers.frank_wolfe import FrankWolfe as FrankWolfe
@@ -160,8 +165,11 @@ if TYPE_CHECKING:
     from dfo.solvers.genetic import NoveltySearch as NoveltySearch
     from dfo.solvers.gld import GLD as GLD
     from dfo.solvers.guided_es import GuidedES as GuidedES
+    from dfo.solvers.lm_ma_es import LMMAES as LMMAES
     from dfo.solvers.mirror import ZOMirror as ZOMirror
     from dfo.solvers.nelder_mead import NelderMead as NelderMead
+    from dfo.solvers.nes import SNES as SNES
+    from dfo.solvers.nes import XNES as XNES
     from dfo.solvers.openai_es import OpenAIES as OpenAIES
     from dfo.solvers.pgpe import PGPE as PGPE
     from dfo.solvers.random_search import RandomSearch as RandomSearch

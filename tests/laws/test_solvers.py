@@ -42,6 +42,11 @@ VARIANTS = {
         {"mirror": "projection", "kick": 10.0, "batch": 5},
     ],
     "cbs": [{"mode": "sampling", "dt": 0.5}, {"alpha": 1.0, "xtol": 0.5}],
+    "cem": [
+        {"population": 10, "keep": 0.5, "shrink": 1.3, "floor": 0.1, "restarts": "none"},
+        {"elite": 0.5, "extra": 1.0, "extra_steps": 3, "smoothing": 0.5, "restarts": "same", "ftol": 0.5},
+        {"horizon": 1, "color": 2.0, "iterations": 4, "keep": 1.0},
+    ],
     "cma": [{"restarts": "none"}, {"restarts": "ipop", "population": 4}, {"restarts": "same", "ftol": 0.5}],
     "deep-ga": [
         {"population": 12, "reevaluations": 3, "candidates": 4},
@@ -58,6 +63,12 @@ VARIANTS = {
         {"adapt": "gesmr", "groups": 3, "crossover": "one-point", "elites": 1, "rate": 0.7},
         {"mutation": "gaussian", "adapt": "none", "crossover": "none", "population": 7},
     ],
+    "lm-ma-es": [{"memory": 1, "restarts": "ipop", "ftol": 0.5}, {"population": 3, "restarts": "none"}],
+    "snes": [
+        {"mirrored": True, "population": 6, "restarts": "none"},
+        {"lr": 0.5, "lr_sigma": 0.9, "restarts": "same", "ftol": 0.5},
+    ],
+    "xnes": [{"mirrored": True, "population": 6, "restarts": "ipop", "ftol": 0.5}, {"lr_shape": 0.9, "lr_sigma": 0.9}],
     "nelder-mead": [{"restarts": False}, {"xtol": 0.1, "ftol": 0.5}],
     "nres": [{"population": 4, "every": 2}],
     "pes": [{"population": 4}, {"population": 6, "share": 3, "every": 2}, {"population": 4, "share": 2, "every": None}],

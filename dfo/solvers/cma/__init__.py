@@ -1,4 +1,4 @@
-"""CMA-ES in one folder: the solver, the formulae of a generation, and when a run ends."""
+"""CMA-ES in one folder: the solver, and the formulae of a generation."""
 
 from dfo.solvers.cma.solver import CMA, CMAState, SepCMA
 

@@ -21,13 +21,13 @@ import numpy as np
 from dfo.arrays import Array, Floats, as_like, namespace, to_numpy
 from dfo.batch import Batch, Points
 from dfo.components.borders import into_box, onto_line, step_floor
+from dfo.components.ends import no_progress, patience, window
 from dfo.components.ranking import merits
 from dfo.components.restarts import POLICIES, Policy, Regime, first_regime, next_regime, restart_point
 from dfo.errors import InvalidArgument, ProblemTooLarge
 from dfo.feedback import Feedback, Values
 from dfo.protocols import CONSTRAINTS, Task
 from dfo.random import Key, normal
-from dfo.solvers.cma.ends import no_progress, patience, window
 from dfo.solvers.cma.generation import Generation, decompose, generation, orthogonalized, rates
 from dfo.spaces import Box, Space
 
@@ -78,8 +78,8 @@ class CMA:
         population: points per generation; ``4 + floor(3 ln d)`` by default, three times that with noise.
         sigma: initial standard deviation: a fraction of the box between two bounds (0.2 by default), in
             units of x elsewhere (0.5 by default).
-        restarts: ``"bipop"`` (default), ``"ipop"``, ``"same"`` or ``"none"``. Without a budget the default
-            is ``"none"``: the run ends when it has converged.
+        restarts: ``"bipop"`` (default), ``"ipop"``, ``"same"`` or ``"none"``. Without a budget, and with oracles
+            that only rank, the default is ``"none"``: the run ends when it has converged.
         xtol: a run has converged when all standard deviations are below this.
         ftol: a run has converged when the values of a generation and the best of the recent ones differ
             by less than this.
@@ -139,9 +139,10 @@ class CMA:
         if task.max_batch is not None:
             population = min(population, task.max_batch)
         boxed = isinstance(task.space, Box) and bool(task.space.bounded.all())
+        once = task.budget is None or task.noisy or "values" not in task.gives  # rankings compare no two runs
         return replace(
             self, population=max(2, population), sigma=self.sigma or (0.2 if boxed else 0.5),
-            restarts=self.restarts or ("none" if task.budget is None or task.noisy else "bipop"),
+            restarts=self.restarts or ("none" if once else "bipop"),
             space=self.space or task.space, noisy=self.noisy or task.noisy,
             max_population=self.max_population or task.max_batch,
         )  # fmt: skip

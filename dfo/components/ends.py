@@ -1,4 +1,4 @@
-"""When a run of CMA-ES has converged or stands still, judged by the values of recent generations.
+"""When a run of a strategy has converged or stands still, judged by the values of recent generations.
 
 Reference: Hansen 2009, "Benchmarking a BI-population CMA-ES on the BBOB-2009 function testbed", section 3.
 """
