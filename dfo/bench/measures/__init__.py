@@ -27,6 +27,8 @@ MEASURES: Mapping[str, str] = {
     "cma-medians": "dfo.bench.measures.cma:cma_medians",
     "overhead": "dfo.bench.measures.overhead:overhead",
     "population": "dfo.bench.measures.population:population",
+    "paper-zo-nonsmooth": "dfo.bench.measures.nonsmooth:nonsmooth",
+    "paper-zo-sgd": "dfo.bench.measures.zo_sgd:zo_sgd",
     "zo-sgd": "dfo.bench.measures.zo_sgd:zo_sgd",
 }
 """Name to ``module:function``; each takes seconds to a few minutes."""

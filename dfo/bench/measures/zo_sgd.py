@@ -1,4 +1,4 @@
-"""ZO-SGD: second moments of the directions, and the contraction of single steps."""
+"""ZO-SGD: second moments of directions, contraction of steps, rules and their pitfalls, projection against mirror."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from dfo.bench.measures.row import Row
+from dfo.arrays import Floats
+from dfo.bench.measures.row import Row, interval
 from dfo.directions import DISTRIBUTIONS, Directions, Distribution, LowRank
 from dfo.feedback import Values
-from dfo.random import Key, normal
+from dfo.random import Key, normal, signs
+from dfo.run.minimize import minimize
+from dfo.sets import Simplex
 from dfo.solvers import solver_class
 
-__all__ = ["contraction", "second_moment", "zo_sgd"]
+__all__ = ["contraction", "game", "second_moment", "zo_sgd"]
 
 
 def second_moment(law: Distribution, d: int, q: int, draws: int, key: Key) -> float:
@@ -52,7 +55,7 @@ def contraction(directions: str, lr: float, seeds: int) -> tuple[float, float]:
 
 
 def zo_sgd(draws: int = 200_000, seeds: int = 50) -> list[Row]:
-    """Second moments of every distribution of directions, and the contraction of single-direction steps."""
+    """Second moments of directions, contraction of steps, rules and their pitfalls, projection against mirror."""
     d, rows = 20, []
     laws = DISTRIBUTIONS
     cases: list[tuple[str, Distribution, int, int, float]] = [
@@ -76,5 +79,143 @@ def zo_sgd(draws: int = 200_000, seeds: int = 50) -> list[Row]:
         expected = -20.2 if name == "sphere" else -19.9
         claim = f"mean log contraction of |x|^2, one {name} direction, d=100, 2000 steps, {seeds} seeds"
         source = f"independent simulation; log of the mean is {theory:.2f} in theory"
-        rows.append(Row(claim, f"{expected} +- 0.5", mean, abs(mean - expected) <= 0.5, source))
+        rows.append(Row(claim, f"{expected} +- 0.5", mean, abs(mean - expected) <= 0.5, source, seeds))
+    return [*rows, _iid(min(seeds, 20)), *_svrg(draws // 50), *_signs(draws), _conservative(5), *_simplex(3)]
+
+
+# ---------------------------------------------------------------------- rules
+
+
+def _answered(solver: Any, state: Any, f: Any) -> Any:
+    batch = solver.ask(state)
+    return solver.tell(state, batch, Values(f(batch.dense())))
+
+
+def _half_sphere(X: Any) -> Floats:
+    return np.asarray(0.5 * (X * X).sum(axis=1))
+
+
+def _svrg(draws: int) -> list[Row]:
+    """Return the variance of the SVRG estimate: at its anchor, near it, and with other directions in its two terms.
+
+    On half the sphere, with one direction on the sphere and an anchor x_s: ``E|v - g|^2`` is ``(d - 1)|x - x_s|^2``
+    with equal directions in both terms, and ``(d - 1)(|x|^2 + |x_s|^2)`` with independent ones.
+    """
+    d, key = 20, Key(3)
+    solver = solver_class("zo-sgd")(rule="svrg", lr=1.0, samples=1, radius=0.1, period=10**6)
+    anchor: Any = normal(key.child("anchor"), (d,))
+    first = _answered(solver, solver.init(anchor, key), _half_sphere)
+    still = max(float(np.abs(_answered(solver, _aged(first, i), _half_sphere).x).max()) for i in range(100))
+    x = anchor + 0.1 * normal(key.child("away"), (d,))
+    near = _aged(first, 0, x)
+    errors = [float(((_answered(solver, _aged(near, i), _half_sphere).x) ** 2).sum()) for i in range(draws)]
+    same = float(np.mean(errors)) / ((d - 1) * float((x - anchor) @ (x - anchor)))
+    U, V = (Directions(DISTRIBUTIONS["sphere"], key.child(name), draws, x).dense() for name in ("u", "v"))
+    v = (U @ x)[:, None] * U - (V @ anchor)[:, None] * V + anchor
+    plain = (d - 1) * float(x @ x)
+    other = float(((v - x) ** 2).sum(axis=1).mean()) / plain
+    derived = 1.0 + float(anchor @ anchor) / float(x @ x)
+    return [
+        Row("svrg: largest coordinate of v - g at the anchor, 100 draws", "0 to 1e-9", still, still < 1e-9, "1.6.7"),
+        Row(
+            f"svrg: E|v - g|^2 / ((d-1)|x - x_s|^2) near the anchor, {draws} draws", "1 +- 5 %", same,
+            abs(same - 1) <= 0.05, "derived, exact on half the sphere", draws,
+        ),
+        Row(
+            "svrg with other directions in the two terms: its variance / that of the plain estimate",
+            f"{derived:.3g} +- 5 %, above 1 (1.8: variance increases)", other, abs(other / derived - 1) <= 0.05,
+            "derived, exact on half the sphere", draws,
+        ),
+    ]  # fmt: skip
+
+
+def _aged(state: Any, age: int, x: Any = None) -> Any:
+    """Return a state whose next directions are those of another age."""
+    from dataclasses import replace
+
+    return replace(state, age=age, x=state.x if x is None else x)
+
+
+def _signs(draws: int) -> list[Row]:
+    """With one direction, sign(g_hat) is a random corner: a coordinate is right with ``1/2 + asin(d^-1/2) / pi``."""
+    rows = []
+    for d in (10, 100):
+        g = np.ones(d)
+        U = Directions(DISTRIBUTIONS["gaussian"], Key(d).child("signs"), draws // d, g).dense()
+        right = float((np.sign((U @ g)[:, None] * U) > 0).mean())
+        derived = 0.5 + np.arcsin(d**-0.5) / np.pi
+        claim = f"sign of an estimate from one gaussian direction, d={d}: share of coordinates with the sign of g"
+        rows.append(Row(claim, f"{derived:.4f} +- 1 %", right, abs(right / derived - 1) <= 0.01, "derived", draws // d))
+    return rows
+
+
+def _conservative(seeds: int) -> Row:
+    """A conservative step keeps the lowest of three on the same data."""
+    solver = solver_class("zo-sgd")(rule="conservative", lr=0.05, samples=2)
+    worst = -np.inf
+    for seed in range(seeds):
+        state = solver.init(np.ones(10), Key(seed))
+        for _ in range(200):
+            before = float(_half_sphere(state.x[None])[0])
+            state = _answered(solver, state, _half_sphere)
+            worst = max(worst, float(_half_sphere(state.x[None])[0]) - before)
+    return Row("conservative: largest rise of f in a step, 100 steps", "<= 0", worst, worst <= 0.0, "1.6.7", seeds)
+
+
+def _iid(seeds: int) -> Row:
+    """Contraction with q gaussian directions at ``1 / (1 + (d + 1) / q)``, through ``dfo.minimize``."""
+    d, q, steps = 100, 10, 300
+    factor = 1.0 + (d + 1) / q
+    solver = solver_class("zo-sgd")(lr=1.0 / factor, samples=q, directions="gaussian", radius=1e-3)
+    logs = []
+    for seed in range(seeds):
+        x0: Any = normal(Key(seed).child("start"), (d,))
+        last: list[Any] = []
+
+        def hook(progress: Any, last: list[Any] = last) -> None:
+            last[:] = [progress.recommended]
+
+        minimize(_half_sphere, x0, method=solver, budget=2 * q * steps, seed=seed, vectorized=True, callback=hook)
+        end = last[0]()
+        logs.append(float(np.log((end @ end) / (x0 @ x0))))
+    mean, theory = float(np.mean(logs)), steps * float(np.log(1.0 - 1.0 / factor))
+    claim = f"dfo.minimize: mean log contraction of |x|^2, {q} gaussian directions, d={d}, {steps} steps"
+    source = "1.3: E|x|^2 contracts by 1 - 1/(1 + (d+1)/q); the mean of the log is slightly lower"
+    return Row(claim, f"{theory:.2f} +- 3 %", mean, abs(mean / theory - 1) <= 0.03, source, seeds, interval(logs))
+
+
+# ---------------------------------------------------------------------- projection and mirror
+
+
+def game(d: int, seed: int) -> Any:
+    """Return ``max_j (A x)_j`` of ``(n, d)`` points of the simplex, A a 20 x d matrix of signs, and its least value."""
+    from scipy.optimize import linprog
+
+    A = signs(Key(seed).child("game"), (20, d))
+    table = np.hstack([A, -np.ones((20, 1))])
+    cost, total = np.r_[np.zeros(d), 1.0], np.r_[np.ones(d), 0.0][None]
+    bounds = [(0, None)] * d + [(None, None)]
+    best = linprog(cost, table, np.zeros(20), total, [1.0], bounds).fun
+    return (lambda X: (X @ A.T).max(axis=1)), float(best)
+
+
+def _simplex(seeds: int) -> list[Row]:
+    """Projected against exponentiated steps on games over the simplex, at equal calls; means of the iterates."""
+    rows = []
+    for d, calls in ((20, 4000), (200, 20_000)):
+        gaps: dict[str, list[float]] = {"entropy": [], "euclidean": [], "zo-sgd": []}
+        for seed in range(seeds):
+            f, best = game(d, seed)
+            for kind, found in gaps.items():
+                method: Any = "zo-sgd" if kind == "zo-sgd" else solver_class("zo-mirror")(geometry=kind, average=True)
+                run = minimize(f, Simplex(d), method=method, budget=calls, seed=seed, vectorized=True)
+                found.append(run.fun - best)
+        ratio = float(np.mean(gaps["entropy"]) / np.mean(gaps["euclidean"]))
+        each = [a / b for a, b in zip(gaps["entropy"], gaps["euclidean"], strict=True)]
+        claim = f"game on the simplex, d={d}, {calls} calls: gap of exponentiated / of projected steps, both adaptive"
+        source = "log d in place of d where gradients are bounded in the largest coordinate (Beck, Teboulle 2003)"
+        rows.append(Row(claim, "< 1", ratio, ratio < 1.0, source, seeds, interval(each)))
+        ratio = float(np.mean(gaps["entropy"]) / np.mean(gaps["zo-sgd"]))
+        claim = f"game on the simplex, d={d}, {calls} calls: gap of zo-mirror / of projected zo-sgd"
+        rows.append(Row(claim, "< 1", ratio, ratio < 1.0, "same run", seeds))
     return rows
