@@ -41,10 +41,13 @@ class RandomSearchState:
 class RandomSearch:
     """Independent random points; the first is the start.
 
+    With an oracle that only ranks, every question shows the best point so far among the new ones.
+
     Args:
         radius: largest standard deviation in coordinates without bounds.
         decades: how many powers of ten below ``radius`` the standard deviation may fall.
         batch: points per step; 64 by default, which changes no point, only how often hooks are called.
+        again: show the best point so far again, to compare with it; so it is with oracles that only rank.
         space: where to search; filled in by the run.
 
     Raises:
@@ -59,6 +62,7 @@ class RandomSearch:
     radius: float = 2.0
     decades: float = 3.0
     batch: int | None = None
+    again: bool = False
     space: Space | None = None
 
     spaces: ClassVar[frozenset[str]] = frozenset({"vector", "text"})
@@ -74,7 +78,8 @@ class RandomSearch:
     def plan(self, task: Task) -> RandomSearch:
         """Take the space and the batch from the task."""
         batch = self.batch or task.batch or min(64, task.max_batch or 64)
-        return replace(self, space=self.space or task.space, batch=batch)
+        again = self.again or "values" not in task.gives
+        return replace(self, space=self.space or task.space, batch=max(batch, 2) if again else batch, again=again)
 
     def init(self, x0: Any, key: Key) -> RandomSearchState:
         """Return the state before the first question."""
@@ -85,12 +90,12 @@ class RandomSearch:
         n, key = self.batch or 64, s.key.child(s.step)
         if isinstance(self.space, Text):
             items = self.space.sample(key, n)
-            return Items([s.x0, *items[1:]] if s.step == 0 else items, step=s.step)
+            return Items([s.best, *items[1:]] if s.step == 0 or self.again else items, step=s.step)
         X: Any = self._around(key, n, s.x0)
         if isinstance(self.space, Box):
             X = self._inside(key, n, X)
-        if s.step == 0:
-            X[0] = s.x0
+        if s.step == 0 or self.again:
+            X[0] = s.best
         return Points(X, step=s.step)
 
     def _around(self, key: Key, n: int, x0: Array) -> Array:
@@ -115,9 +120,10 @@ class RandomSearch:
 
     def tell(self, s: RandomSearchState, batch: Batch, told: Feedback) -> RandomSearchState:
         """Remember the best point."""
-        merit = np.nan_to_num(merits(told), nan=np.inf, posinf=np.inf)
+        told_merit = merits(told)
+        merit = np.nan_to_num(told_merit, nan=np.inf, posinf=np.inf)
         i = int(merit.argmin())
-        if merit[i] < s.merit:
+        if merit[i] < (told_merit[0] if self.again and s.step > 0 else s.merit):
             return replace(s, best=batch.member(i), merit=float(merit[i]), step=s.step + 1)
         return replace(s, step=s.step + 1)
 

@@ -204,7 +204,7 @@ class ZORankSGD(Staged):
             alike = bool(np.isfinite(merit).any()) and self.lr is None
             return replace(after, lr=min(2.0 * s.lr, 1e100)) if alike else after
         p: Any = self._drawn(s).combine(w / edges)
-        if not self.search:
+        if self.search == 0:
             x = self._inside(s.x + s.lr / (1.0 + s.age) ** self.decay * p, s.x)
             return replace(after, x=x)
         if s.count and self.accumulate:
