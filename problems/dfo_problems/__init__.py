@@ -21,6 +21,7 @@ from dfo.protocols import Problem
 from dfo_problems.classic import CLASSIC
 from dfo_problems.coco import BBOB, CONSTRAINED, LARGESCALE, MIXINT, NOISY
 from dfo_problems.consensus import CONSENSUS
+from dfo_problems.constrained import CONVEX_SETS
 from dfo_problems.deceptive import DECEPTIVE
 from dfo_problems.noisy import NOISY_CLASSIC
 from dfo_problems.pack import Cell, Pack
@@ -44,6 +45,7 @@ PROBLEMS: dict[str, Pack] = {
     "training": TRAINING,
     "ranking": RANKING,
     "consensus": CONSENSUS,
+    "constrained": CONVEX_SETS,
     "unrolled": UNROLLED,
 }
 """The packs by name."""
