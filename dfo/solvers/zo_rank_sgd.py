@@ -263,7 +263,7 @@ def _top(merit: Floats, k: int | None) -> Floats:
 def signal(m: int, k: int) -> tuple[float, float]:
     """Return signal ``s = E <p, -g> / |g|`` and noise ``n``, the variance in any other direction.
 
-    Of a linear function: ``n = sum w^2 / |E|^2``, exactly; s from Blom's normal scores, within 2 %.
+    Of a linear function: ``n = sum w^2 / |E|^2``, exactly; s from Blom's normal scores, within 5 %.
     """
     w, edges = edge_weights(np.minimum(np.arange(float(m)), k))
     scores = np.array([NormalDist().inv_cdf((r + 0.625) / (m + 0.25)) for r in range(m)])
