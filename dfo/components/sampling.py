@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfo.arrays import Array, as_like, host_view, namespace, on_host, put_mirrored, scratch
+import numpy as np
+
+from dfo.arrays import Array, as_like, host_view, namespace, on_host, put_mirrored, scratch, to_numpy
 from dfo.random import Key, fill_normal, normal
 
 __all__ = ["cloud", "moments"]
@@ -63,7 +65,12 @@ def _written(at_center: Any, spread: Any, key: Key, n: int, mirrored: bool) -> A
 
 
 def moments(
-    X: Array, center: Array, stdev: Array | float, first: Array | None = None, second: Array | None = None
+    X: Array,
+    center: Array,
+    stdev: Array | float,
+    first: Array | None = None,
+    second: Array | None = None,
+    mirrored: bool = False,
 ) -> tuple[Any, Any]:
     """Return ``(sum_i first_i z_i, sum_i second_i z_i^2)`` with ``z_i = (X_i - center) / stdev``, each ``(d,)``.
 
@@ -73,7 +80,10 @@ def moments(
         stdev: a number, or ``(d,)``; with what it was drawn.
         first: ``(n,)`` weights of the first sum, or None to leave it out (the result is then None).
         second: ``(n,)`` weights of the second sum, or None to leave it out.
+        mirrored: it was drawn mirrored, so half of it is enough to look at (the last of an odd one stands alone).
     """
+    if mirrored:
+        first, second, X = _halved(first, -1.0), _halved(second, 1.0), X[0::2]
     (n, d), xp = X.shape, namespace(X)
     one = None if first is None else as_like(first, X)
     two = None if second is None else as_like(second, X)
@@ -93,3 +103,13 @@ def moments(
     if whole[1] is not None:
         whole[1] /= stdev * stdev
     return whole[0], whole[1]
+
+
+def _halved(weights: Any, sign: float) -> Any:
+    """Return the weights of the first of each pair, with those of its mirror image added."""
+    if weights is None:
+        return None
+    one: Any = np.array(to_numpy(weights)[0::2])
+    two = to_numpy(weights)[1::2]
+    one[: len(two)] += sign * two
+    return one

@@ -156,7 +156,7 @@ class PGPE:
         n, G = self._n, batch.X if batch.latent is None else batch.latent
         spread = widened(self.space, s.stdev, n, s.x)
         # eqs. 15 and 16 with utilities: mean over the pairs of 1/2 (u+ - u-) z and of (1/2 (u+ + u-) - b) (z^2 - 1)
-        first, second = moments(G, s.x, spread, u / -n, (u - u.mean()) / n)
+        first, second = moments(G, s.x, spread, u / -n, (u - u.mean()) / n, mirrored=True)
         first *= s.stdev
         delta, memory = descent.step(self.rule, first, s.moments, self._lr(s), self.betas, self.eps)
         moved = descent.norm(delta)
