@@ -26,9 +26,11 @@ MEASURES: Mapping[str, str] = {
     "bbob": "dfo.bench.measures.cma:bbob",
     "cma-medians": "dfo.bench.measures.cma:cma_medians",
     "overhead": "dfo.bench.measures.overhead:overhead",
+    "paper-zo-rank-sgd": "dfo.bench.measures.zo_rank_sgd:rank_sgd",
     "population": "dfo.bench.measures.population:population",
     "paper-zo-nonsmooth": "dfo.bench.measures.nonsmooth:nonsmooth",
     "paper-zo-sgd": "dfo.bench.measures.zo_sgd:zo_sgd",
+    "paper-unrolled": "dfo.bench.measures.unrolled:unrolled",
     "zo-sgd": "dfo.bench.measures.zo_sgd:zo_sgd",
 }
 """Name to ``module:function``; each takes seconds to a few minutes."""
