@@ -42,8 +42,8 @@ class GLD:
     """Of the point and gaussian steps with standard deviations R, R/2, R/4, ... keep the best; only compares.
 
     Args:
-        radius: R, the longest standard deviation (the middle one of the fast form): the distance to the minimum; by
-            default 0.5 in a box and 2 elsewhere.
+        radius: R, the longest standard deviation (the middle one of the fast form): the distance to the minimum
+            over sqrt(d); by default 0.1 in a box and 0.5 elsewhere.
         smallest: r; the ladder of the search form ends there, at ``k = log2(R / r)``.
         variant: ``"fast"``: standard deviations ``2^-k R`` for k in -K..K with ``K = log2(4 sqrt(condition))``, and R
             is halved every ``d condition log2(condition)`` ladders. ``"search"``: k in 0..log2(R / r), R stays.
@@ -87,17 +87,17 @@ class GLD:
     def plan(self, task: Task) -> GLD:
         """Fill in the radius, the size of a question and the space."""
         boxed = isinstance(task.space, Box) and bool(task.space.bounded.all())
-        most = min(task.max_batch or 10**9, task.batch or 10**9)
+        limits = [n for n in (self.batch, task.batch, task.max_batch) if n is not None]
         return replace(
             self,
-            radius=self.radius or (0.5 if boxed else 2.0),
-            batch=max(2, min(self.batch or 10**9, most)),
+            radius=self.radius or (0.1 if boxed else 0.5),
+            batch=max(2, min(limits)) if limits else None,
             space=self.space or task.space,
         )
 
     def _ladder(self, s: GLDState) -> Floats:
         """Return ``(n,)`` standard deviations, longest first."""
-        longest = self.radius or 2.0
+        longest = self.radius or 0.5
         if self.variant == "search":
             rungs = max(0, math.ceil(math.log2(longest / self.smallest) - 1e-9))
             return np.asarray(longest * 0.5 ** np.arange(rungs + 1.0))
