@@ -50,13 +50,13 @@ def _written(at_center: Any, spread: Any, key: Key, n: int, mirrored: bool) -> A
     """Draw and place one chunk of one member at a time."""
     d, population = at_center.shape[0], scratch((n, at_center.shape[0]), at_center)
     X, center = host_view(population), host_view(at_center)
-    stdev: Any = spread if isinstance(spread, float) else host_view(spread)
+    stdev: Any = spread if isinstance(spread, (int, float)) else host_view(spread)
     for j in range(n // 2 if mirrored else n):
         for at in range(0, d, CHUNK):
             cut = slice(at, min(at + CHUNK, d))
             here = X[2 * j if mirrored else j][cut]
             fill_normal(here, key, j * d + at)
-            here *= stdev if isinstance(stdev, float) else stdev[cut]
+            here *= stdev if isinstance(stdev, (int, float)) else stdev[cut]
             if mirrored:
                 put_mirrored(here, X[2 * j + 1][cut], center[cut], here, 1.0)
             else:
