@@ -5,6 +5,7 @@ A tree is an array, or a tuple or dictionary (nested at will) of arrays, each wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,8 @@ from dfo.random import Key, integers, normal, uniform
 __all__ = ["BEFORE", "Draws", "Ints", "put", "rows", "stacked"]
 
 Ints = npt.NDArray[np.int64]
+
+Draw = Callable[[Key, tuple[int, ...], int], Array]
 
 BEFORE = -1
 """The time of the draws of a reset."""
@@ -81,7 +84,7 @@ class Draws:
     ``n`` draws, stacked. Two draws of one kind in one step need two names.
 
     Args:
-        number: the data number of the lane, or ``(n,)`` numbers.
+        number: the data number of the lane, at least 0, or ``(n,)`` numbers.
         t: the step of the inner problem, from 0, or ``(n,)`` steps; -1 in a reset.
         key: the stream.
 
@@ -101,15 +104,15 @@ class Draws:
 
     def normal(self, shape: tuple[int, ...] = (), like: Array | None = None, name: str = "") -> Array:
         """Return standard normal numbers of this shape (a lane); library, dtype and device are those of ``like``."""
-        return self._drawn("normal", name, lambda key: normal(key, shape, like))
+        return self._drawn("normal", name, shape, lambda key, size, start: normal(key, size, like, start))
 
     def uniform(self, shape: tuple[int, ...] = (), like: Array | None = None, name: str = "") -> Array:
         """Return uniform numbers in [0, 1) of this shape (a lane)."""
-        return self._drawn("uniform", name, lambda key: uniform(key, shape, like))
+        return self._drawn("uniform", name, shape, lambda key, size, start: uniform(key, size, like, start))
 
     def integers(self, high: int, shape: tuple[int, ...] = (), name: str = "") -> Array:
         """Return integers in ``0 .. high - 1`` of this shape (a lane), such as the rows of a minibatch."""
-        return self._drawn("integers", name, lambda key: integers(key, high, shape))
+        return self._drawn("integers", name, shape, lambda key, size, start: integers(key, high, size, start))
 
     def at(self, t: Any) -> Draws:
         """Return the draws of the same lanes at another step, or ``(n,)`` steps."""
@@ -120,13 +123,20 @@ class Draws:
         number, t = (x[index] if is_array(x) else x for x in (self.number, self.t))
         return Draws(int(number), int(t), self.key) if isinstance(index, int) else Draws(number, t, self.key)
 
-    def _drawn(self, kind: str, name: str, draw: Callable[[Key], Array]) -> Array:
-        stream = self.key.child(kind, name) if name else self.key.child(kind)
+    def _drawn(self, kind: str, name: str, shape: tuple[int, ...], draw: Draw) -> Array:
+        """Number ``k`` owns words ``k m .. (k + 1) m`` of the stream of (kind, name, t), for ``m`` numbers a lane."""
+        stream, m = self.key.child(kind, name) if name else self.key.child(kind), math.prod(shape)
         if not is_array(self.number):
-            return draw(stream.child(int(self.number), int(self.t)))
-        t = np.broadcast_to(self.t, self.number.shape)
-        code = self.number * (int(t.max(initial=0)) + 2) + t + 1
-        _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
-        drawn = stacked([draw(stream.child(int(self.number[i]), int(t[i]))) for i in first])
-        result: Array = drawn[inverse.reshape(-1)]
-        return result
+            return draw(stream.child(int(self.t)), shape, int(self.number) * m)
+        t, result = np.broadcast_to(self.t, self.number.shape), None
+        for now in np.unique(t):
+            at = np.flatnonzero(t == now)
+            numbers, inverse = np.unique(self.number[at], return_inverse=True)
+            key, drawn = stream.child(int(now)), []
+            for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1):  # neighbours are drawn together
+                drawn.append(draw(key, (len(run), *shape), int(run[0]) * m))
+            block: Any = namespace(drawn[0]).concat(drawn)[inverse.reshape(-1)]
+            if len(at) == len(t):
+                return block  # type: ignore[no-any-return]
+            result = put(blank(block, len(t)) if result is None else result, at, block)
+        return result  # type: ignore[return-value]
