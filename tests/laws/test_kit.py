@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+import dfo
 from dfo.arrays import copy, is_torch
 from dfo.batch import Points
 from dfo.components.ranking import merits
@@ -14,7 +15,7 @@ from dfo.feedback import Ranking, Values
 from dfo.random import Key, normal
 from dfo.run.packing import register
 from dfo.spaces import Box, Free
-from dfo.testing import SOLVER_LAWS, Outcome, Report, check_solver
+from dfo.testing import SOLVER_LAWS, Outcome, Report, check_solver, takes_functions
 
 LIMITS = {"seconds": 300.0, "cases": 4}  # few cases and no hurry: the same on a loaded machine
 
@@ -355,3 +356,30 @@ def test_a_report_prints_as_a_table_and_raises_with_every_broken_law():
     assert "budget" in repr(report)
     with pytest.raises(AssertionError, match=r"breaks 1 law\(s\)\n  seeds: All seeds.\n    seed 0"):
         report.raise_if_failed()
+
+
+class SpoiledByFailures(dfo.PES):
+    def tell(self, s, batch, told):
+        return super().tell(s, batch, replace(told, f=np.where(told.valid, told.f, np.nan), failed=None))
+
+    def _weights(self, delta):
+        return delta
+
+
+class RemembersEndings(dfo.PES):
+    endings: ClassVar[list] = []
+
+    def tell(self, s, batch, told):
+        self.endings.append(told.ended)
+        return super().tell(s, batch, told)
+
+
+def test_a_solver_that_lives_on_lanes_is_tried_on_episodes():
+    assert not check_solver(dfo.PES(population=4), **LIMITS).failed
+    assert check_solver(SpoiledByFailures(population=4), laws=["failures"], **LIMITS).failed == ("failures",)
+    assert check_solver(RemembersEndings(population=4), laws=["unchanged"], **LIMITS).failed == ("unchanged",)
+
+
+def test_who_takes_a_plain_function():
+    assert takes_functions("cma")
+    assert not takes_functions("pes")
