@@ -4,6 +4,7 @@
 the problem (d variables, budget)      the choice
 =====================================  =====================================================
 points are text                        random
+inner problems on lanes                es-single
 points of a convex set                 zo-fw
 the oracle only ranks                  cma
 constraints                            scipy:COBYLA if ``noise=False``, else cma
@@ -39,12 +40,9 @@ def choose(
     serial: bool = True,
 ) -> tuple[str, str]:
     """Return the method and the reason in one sentence; without ``serial`` only methods that ask in batches."""
-    if isinstance(space, Text):
-        return "random", "points are text"
-    if is_convex(space):
-        return "zo-fw", "points of a convex set"
-    if "values" not in gives:
-        return "cma", "the oracle only ranks"
+    special = _special(space, gives)
+    if special is not None:
+        return special
     smooth = noise is False and serial and not integers and isinstance(space, (Free, Box))
     if "violations" in gives:
         return ("scipy:COBYLA", "constraints, no noise") if smooth else ("cma", "constraints")
@@ -56,3 +54,16 @@ def choose(
     if dim <= 100:
         return "cma", f"{dim} variables"
     return ("sep-cma" if dim <= 10_000 else "zo-sgd"), f"{dim} variables"
+
+
+def _special(space: object, gives: frozenset[str]) -> tuple[str, str] | None:
+    """Return the choice where the kind of points or of answers leaves only one."""
+    if isinstance(space, Text):
+        return "random", "points are text"
+    if "ended" in gives:
+        return "es-single", "the oracle unrolls inner problems on lanes"
+    if is_convex(space):
+        return "zo-fw", "points of a convex set"
+    if "values" not in gives:
+        return "cma", "the oracle only ranks"
+    return None

@@ -13,7 +13,6 @@ from dfo.oracles.lanes import Draws
 from dfo.oracles.unrolled import Unrolled
 from dfo.random import Key, normal
 from dfo.run.packing import load, save
-from dfo.spaces import Free
 from dfo.testing import check_oracle
 
 LIMITS = {"seconds": 300.0, "cases": 5}
@@ -365,4 +364,5 @@ def test_what_makes_no_sense_is_refused(changed, kind, words):
 def test_a_plain_solver_is_offered_those_that_would_do():
     with pytest.raises(dfo.errors.IncompatibleOracle, match="es-single"):
         dfo.minimize(ONE, [0.0, 0.0], method="cma")
-    assert Free(2).contains(dfo.minimize(ONE, [0.0, 0.0], budget=200).x)
+    assert "lanes" in dfo.minimize(ONE, [0.0, 0.0], budget=200).reason
+    assert "lanes" not in dfo.minimize(ONE.whole(), [0.0, 0.0], budget=30).reason
