@@ -69,8 +69,9 @@ class ACSA(Staged):
 
     What is left None is estimated: ``lipschitz`` is the root mean square of the slopes of a first batch, renewed from
     every round; ``distance`` begins at 1 (in a box at ``sqrt(d / 12)``, the root mean square distance of a point from
-    the middle; in a convex set at its size) and becomes what each round moved, within a factor 1/2 to 4; ``eps`` is
-    the accuracy ``M2 R sqrt(d / calls)`` that the calls of a round can pay for.
+    the middle; in a convex set at its size) and becomes what each round moved: twice that where it was more than
+    ``R``, and ``R / 2`` at least; ``eps`` is the accuracy that a round can pay for, ``M2 R`` times ``sqrt(d / calls)``
+    or ``4 d^(1/4) / N``, the larger one.
 
     Args:
         eps: accuracy wanted, in units of f; the ball has radius ``gamma = eps / (2 M2)``.
@@ -169,9 +170,10 @@ class ACSA(Staged):
 
     def _gamma(self, s: ACSAState) -> float:
         """Return the radius of the ball, ``eps / (2 M2)``."""
-        d, calls = s.x.shape[0], 2 * (self.samples or 1) * self._length(s)
         if self.eps is None or s.stage == "probe":
-            return 0.5 * s.distance * _affordable(d, calls)
+            d, steps = s.x.shape[0], self._length(s)
+            share = max(_affordable(d, 2 * (self.samples or 1) * steps), 4.0 * d**0.25 / steps)
+            return 0.5 * s.distance * min(share, 1.0)
         eps = self.eps * 2.0 ** max((self.rounds or 1) - 1 - s.round, 0) if self.distance else self.eps
         return min(eps / (2.0 * s.lipschitz), s.distance) if s.lipschitz > 0.0 else s.distance
 
@@ -244,7 +246,8 @@ class ACSA(Staged):
         apart: Any = s.ag - s.start
         moved = math.sqrt(float((apart * apart).sum()))
         if self.distance is None and self._map.reach is None:
-            distance = min(max(moved, s.distance / 2.0), 4.0 * s.distance)
+            further = min(2.0 * moved, 4.0 * s.distance)
+            distance = further if moved > s.distance else max(moved, s.distance / 2.0)
         else:
             distance = s.distance / math.sqrt(2.0)
         lipschitz = s.lipschitz if self.lipschitz or not s.slopes else math.sqrt(s.squares / s.slopes)
