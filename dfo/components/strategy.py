@@ -178,9 +178,10 @@ class Strategy:
             population = max(population, min(3 * population, (task.budget or 10**9) // 30))
         if task.max_batch is not None:
             population = min(population, task.max_batch)
+        once = task.budget is None or task.noisy or "values" not in task.gives  # rankings compare no two runs
         return replace(
             self, population=max(2, population), sigma=first_sigma(task, self.sigma),
-            restarts=self.restarts or ("none" if task.budget is None or task.noisy else "bipop"),
+            restarts=self.restarts or ("none" if once else "bipop"),
             space=self.space or task.space, noisy=self.noisy or task.noisy,
             max_population=self.max_population or task.max_batch,
         )  # fmt: skip
