@@ -52,7 +52,7 @@ class CEM(Strategy):
     gaussian is truncated.
 
     Args:
-        population: points per generation.
+        population: points per generation; ``8 + 2 floor(3 ln d)`` by default, three times that with noise.
         sigma: initial standard deviation: a fraction of the box between two bounds (0.2 by default), in
             units of x elsewhere (0.5 by default); the defaults shrink above a hundred variables.
         restarts: as in :class:`Strategy`.
@@ -61,9 +61,10 @@ class CEM(Strategy):
         space: where to search; filled in by the run.
         noisy: values jitter: a run is not ended because of values, and by default there are no restarts.
         max_population: bound on what restarts double.
-        elite: share of the population that is the elite, at least two members.
+        elite: share of the population that is the elite, at least two members; usual are 0.1 to 0.25.
         smoothing: share ``a`` of the old mean that is kept.
-        smoothing_stdev: share ``b`` of the old standard deviations that is kept.
+        smoothing_stdev: share ``b`` of the old standard deviations that is kept; ``1 - (3 + ln d) / (5 sqrt(d))`` by
+            default, at least 0.1: what few elites say about many variances is mostly chance.
         floor: standard deviations never fall below this share of ``sigma``.
         extra: added to the standard deviations (as variances), as a share of ``sigma``, fading linearly ...
         extra_steps: ... to nothing over this many generations.
@@ -82,7 +83,7 @@ class CEM(Strategy):
         True
     """
 
-    elite: float = 0.1
+    elite: float = 0.25
     smoothing: float = 0.1
     smoothing_stdev: float | None = None
     floor: float = 0.0
@@ -120,7 +121,7 @@ class CEM(Strategy):
         return super(CEM, replace(self, restarts=restarts)).plan(task)
 
     def _population(self, d: int) -> int:
-        return 10 * (4 + int(3 * math.log(d))) // 2
+        return 2 * (4 + int(3 * math.log(d)))
 
     def _elite(self, n: int) -> int:
         return max(2, round(self.elite * n))
@@ -179,16 +180,16 @@ class CEM(Strategy):
         stdev = s.stdev
         if share > 1e-9:  # at least two different members
             spread = xp.sqrt(xp.clip(square - shift * shift, 0.0, None) / share + self._extra(s) ** 2)
-            b = self._keep_stdev(int(s.mean.shape[0]), w)
+            b = self._kept_stdev(int(s.mean.shape[0]))
             stdev = b * stdev + (1.0 - b) * spread
         best = np.argsort(np.where(w > 0, merit, np.inf), kind="stable")
         kept = X[best[: min(round(self.keep * count), int((w > 0).sum()))].tolist()]
         return replace(s, mean=mean, stdev=bounded_steps(self._floored(s, stdev), mean), kept=kept)
 
-    def _keep_stdev(self, d: int, w: Floats) -> float:
+    def _kept_stdev(self, d: int) -> float:
         if self.smoothing_stdev is not None:
             return self.smoothing_stdev
-        return self.smoothing
+        return 1.0 - min(0.9, (3 + math.log(d)) / (5 * math.sqrt(d)))
 
     def _first(self, s: CEMState) -> float:
         return (self.sigma or 0.5) * s.run.regime.sigma

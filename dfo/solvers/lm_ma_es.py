@@ -49,10 +49,10 @@ class _Rates(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _rates(d: int, n: int, m: int) -> _Rates:
-    """Return the strategy parameters (Loshchilov et al. 2017, algorithm 1, line 1), at most 1."""
+    """Return the strategy parameters (Loshchilov et al. 2017, algorithm 1, line 1), bounded for small d."""
     i = np.arange(m)
     c_d, c_c = 1.0 / (1.5**i * d), n / (4.0**i * d)
-    return _Rates(min(2.0 * n / d, 1.0), np.minimum(c_d, 0.5), np.minimum(c_c, 1.0))
+    return _Rates(min(2.0 * n / d, 0.5), np.minimum(c_d, 0.5), np.minimum(c_c, 1.0))
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ class XNES(Strategy):
         if 3 * 8 * d * d > 8 << 30:
             raise ProblemTooLarge(
                 f"xnes: a shape of {d} x {d} needs {3 * 8 * d * d / 2**30:.0f} GiB, more than the 8 GiB allowed."
-                " Use method='snes' or 'lm-ma-es', whose costs are linear in the number of variables."
+                " Use method='snes' or 'sep-cma', whose costs are linear in the number of variables."
             )
         return super().plan(task)
 

@@ -204,7 +204,7 @@ def test_population(method, row, population, ledger):
 @ours
 @pytest.mark.parametrize("d", [20_000, 1_000_000])
 def test_i22_i23_huge(method, d, ledger):
-    if method in ("cma", "nelder-mead"):
+    if method in ("cma", "nelder-mead", "xnes"):
         refused(method, ledger, ProblemTooLarge, ("GiB", "sep-cma"), {"x0": np.ones(d), "bounds": None, "budget": 10})
         return
     res = good(method, ledger, x0=np.ones(d), bounds=None, budget=5, batch=4)
