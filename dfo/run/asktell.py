@@ -13,7 +13,7 @@ import numpy as np
 from dfo.arrays import copy, is_array, to_numpy
 from dfo.batch import Batch
 from dfo.encodings import encoding
-from dfo.errors import AlreadyTold, BadState, InvalidArgument, InvalidType, UnknownCandidate, short
+from dfo.errors import AlreadyTold, BadState, IncompatibleOracle, InvalidArgument, InvalidType, UnknownCandidate, short
 from dfo.feedback import Ranking, Values
 from dfo.oracles.encoded import decoded
 from dfo.oracles.rank import RankOracle
@@ -67,6 +67,7 @@ class AskTell:
 
     Raises:
         InvalidArgument, InvalidType: as :func:`dfo.minimize` does.
+        IncompatibleOracle: the method needs more than values, such as the ends of inner problems.
 
     Example:
         >>> import dfo
@@ -100,6 +101,11 @@ class AskTell:
         if method == "auto":
             method = self._chosen(task)
         self.solver = solver_of(method, options or {}, None, task)
+        if missing := self.solver.needs - {"values", "ranking"}:
+            raise IncompatibleOracle(
+                f"{type(self.solver).__name__} needs {', '.join(sorted(missing))}, and AskTell is told values or orders."
+                " Give dfo.minimize an oracle that answers with them."
+            )
         self._lock = threading.RLock()
         self._state: Any = self.solver.init(self._encoding.start, Key.of(seed).child("solver"))
         self._serial = self._extras = 0

@@ -335,3 +335,8 @@ def test_every_name_gets_lower_by_its_defaults(name):
 def test_options_are_judged(options, words):
     with pytest.raises(dfo.errors.InvalidArgument, match=words):
         dfo.GPES(**options)
+
+
+def test_ask_and_tell_has_no_lanes_to_offer():
+    with pytest.raises(dfo.errors.IncompatibleOracle, match="needs ended"):
+        dfo.AskTell("pes", [1.0, 2.0])
