@@ -19,10 +19,11 @@ several of them          ``Product``, ``Shifted``,       those of the parts
 =======================  ==============================  ==================================
 """
 
-from dfo.sets.balls import GroupBall, KSparse, L1Ball, L2Ball, LInfBall, LpBall, Simplex
+from dfo.sets.balls import KSparse, L1Ball, L2Ball, LInfBall, Simplex
 from dfo.sets.combined import Product, Scaled, Shifted
 from dfo.sets.convex import Convex, ConvexSet, is_convex
 from dfo.sets.matrices import NuclearBall, OpNormBall, Spectrahedron
+from dfo.sets.norms import GroupBall, LpBall
 from dfo.sets.polytopes import Birkhoff, Polytope
 
 __all__ = [

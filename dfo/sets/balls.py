@@ -6,7 +6,6 @@ Jaggi 2013, "Revisiting Frank-Wolfe: projection-free sparse convex optimization"
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from dfo.errors import InvalidArgument
 from dfo.random import Key, normal, signs, uniform
 from dfo.sets.convex import Convex, dirichlet, floating, positive, waterline
 
-__all__ = ["GroupBall", "KSparse", "L1Ball", "L2Ball", "LInfBall", "LpBall", "Simplex"]
+__all__ = ["Ball", "KSparse", "L1Ball", "L2Ball", "LInfBall", "Simplex", "length", "sign"]
 
 
 def _at(index: Any, like: Any) -> Any:
@@ -27,7 +26,7 @@ def _at(index: Any, like: Any) -> Any:
     return place == index[..., None]
 
 
-def _norm(x: Any) -> Any:
+def length(x: Any) -> Any:
     """Return euclidean lengths along the last axis, ``(..., 1)``, without overflow."""
     xp = namespace(x)
     top = xp.max(xp.abs(x), axis=-1, keepdims=True)
@@ -35,13 +34,13 @@ def _norm(x: Any) -> Any:
     return safe * xp.sqrt(xp.sum((x / safe) ** 2, axis=-1, keepdims=True))
 
 
-def _sign(x: Any) -> Any:
+def sign(x: Any) -> Any:
     """Return +1 and -1; 0 counts as positive, so that extreme points stay extreme."""
     one = namespace(x).ones_like(x)
     return namespace(x).where(x < 0.0, -one, one)
 
 
-class _Ball(Convex):
+class Ball(Convex):
     """A ball of ``radius`` about the origin of R^``dim``."""
 
     dim: int
@@ -59,7 +58,7 @@ class _Ball(Convex):
 
 
 @dataclass(frozen=True)
-class Simplex(_Ball):
+class Simplex(Ball):
     """Points with coordinates >= 0 that sum to ``radius``: mixtures.
 
     Args:
@@ -92,6 +91,11 @@ class Simplex(_Ball):
         s = floating(s)
         return self.radius * namespace(s).min(s, axis=-1)
 
+    def tangent(self, z: Any) -> Any:
+        """Return directions without their mean."""
+        z = floating(z)
+        return z - namespace(z).mean(z, axis=-1, keepdims=True)
+
     def excess(self, x: Any) -> Any:
         """Return the larger of the lowest coordinate's distance below 0 and of the sum's error."""
         xp = namespace(x)
@@ -109,7 +113,7 @@ class Simplex(_Ball):
 
 
 @dataclass(frozen=True)
-class L1Ball(_Ball):
+class L1Ball(Ball):
     """Points with ``sum |x_i| <= radius``: its extreme points have one coordinate, iterates few.
 
     Args:
@@ -129,7 +133,7 @@ class L1Ball(_Ball):
         """Return ``-r sign(s_i) e_i`` with ``i = argmax |s_i|``; the lowest value is ``-r |s|_inf``."""
         s = floating(s)
         xp = namespace(s)
-        v: Array = xp.where(_at(xp.argmax(xp.abs(s), axis=-1), s), -self.radius * _sign(s), xp.zeros_like(s))
+        v: Array = xp.where(_at(xp.argmax(xp.abs(s), axis=-1), s), -self.radius * sign(s), xp.zeros_like(s))
         return v
 
     def support(self, s: Any) -> Any:
@@ -146,7 +150,7 @@ class L1Ball(_Ball):
         x = floating(x)
         xp, a = namespace(x), abs(x)
         inside = xp.sum(a, axis=-1, keepdims=True) <= self.radius
-        nearest: Array = xp.where(inside, x, _sign(x) * xp.clip(a - waterline(a, self.radius), 0.0, None))
+        nearest: Array = xp.where(inside, x, sign(x) * xp.clip(a - waterline(a, self.radius), 0.0, None))
         return nearest
 
     def sample(self, key: Key, n: int) -> Array:
@@ -156,7 +160,7 @@ class L1Ball(_Ball):
 
 
 @dataclass(frozen=True)
-class L2Ball(_Ball):
+class L2Ball(Ball):
     """Points with ``|x|_2 <= radius``.
 
     Args:
@@ -170,32 +174,32 @@ class L2Ball(_Ball):
     def lmo(self, s: Any) -> Array:
         """Return ``-r s / |s|``, 0 where ``s`` is 0; the lowest value is ``-r |s|_2``."""
         s = floating(s)
-        length = _norm(s)
-        v: Array = -self.radius * (s / namespace(s).where(length > 0.0, length, 1.0))
+        norm = length(s)
+        v: Array = -self.radius * (s / namespace(s).where(norm > 0.0, norm, 1.0))
         return v
 
     def support(self, s: Any) -> Any:
         """Return ``-r |s|_2``."""
-        return -self.radius * _norm(floating(s))[..., 0]
+        return -self.radius * length(floating(s))[..., 0]
 
     def excess(self, x: Any) -> Any:
         """Return ``|x|_2 - r``."""
-        return _norm(x)[..., 0] - self.radius
+        return length(x)[..., 0] - self.radius
 
     def project(self, x: Any) -> Array:
         """Return the nearest point: shortened where it is too long."""
         x = floating(x)
-        nearest: Array = x * (self.radius / namespace(x).clip(_norm(x), self.radius, None))
+        nearest: Array = x * (self.radius / namespace(x).clip(length(x), self.radius, None))
         return nearest
 
     def sample(self, key: Key, n: int) -> Array:
         """Return ``(n, d)`` uniform points."""
         z, u = normal(key.child("way"), (n, self.dim)), uniform(key.child("length"), (n, 1))
-        return np.asarray(self.radius * u ** (1.0 / self.dim) * z / _norm(z))
+        return np.asarray(self.radius * u ** (1.0 / self.dim) * z / length(z))
 
 
 @dataclass(frozen=True)
-class LInfBall(_Ball):
+class LInfBall(Ball):
     """Points with ``|x_i| <= radius``: a cube in its own coordinates, which queries may leave.
 
     Bounds as pairs make a :class:`~dfo.Box`, which no query leaves.
@@ -211,7 +215,7 @@ class LInfBall(_Ball):
     def lmo(self, s: Any) -> Array:
         """Return ``-r sign(s)``; the lowest value is ``-r |s|_1``."""
         s = floating(s)
-        v: Array = -self.radius * _sign(s)
+        v: Array = -self.radius * sign(s)
         return v
 
     def support(self, s: Any) -> Any:
@@ -235,76 +239,7 @@ class LInfBall(_Ball):
 
 
 @dataclass(frozen=True)
-class LpBall(_Ball):
-    """Points with ``(sum |x_i|^p)^(1/p) <= radius`` for a ``p`` above 1; for 1, 2 and infinity there are others.
-
-    Args:
-        dim: number of coordinates.
-        p: above 1, finite.
-        radius: of the ball.
-    """
-
-    dim: int
-    p: float
-    radius: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1.0 < self.p < math.inf:
-            raise InvalidArgument(f"p: expected a finite number above 1, got {self.p!r}. Use L1Ball or LInfBall.")
-
-    def _length(self, x: Any, p: float) -> Any:
-        xp = namespace(x)
-        top = xp.max(abs(x), axis=-1, keepdims=True)
-        safe = xp.where(top > 0.0, top, 1.0)
-        return safe * xp.sum((abs(x) / safe) ** p, axis=-1, keepdims=True) ** (1.0 / p)
-
-    def lmo(self, s: Any) -> Array:
-        """Return ``-r sign(s_i) (|s_i| / |s|_q)^(q-1)`` with ``1/p + 1/q = 1``; the lowest value is ``-r |s|_q``."""
-        s = floating(s)
-        q = self.p / (self.p - 1.0)
-        length = self._length(s, q)
-        share = abs(s) / namespace(s).where(length > 0.0, length, 1.0)
-        v: Array = -self.radius * _sign(s) * share ** (q - 1.0)
-        return v
-
-    def support(self, s: Any) -> Any:
-        """Return ``-r |s|_q``."""
-        return -self.radius * self._length(floating(s), self.p / (self.p - 1.0))[..., 0]
-
-    def excess(self, x: Any) -> Any:
-        """Return ``|x|_p - r``."""
-        return self._length(x, self.p)[..., 0] - self.radius
-
-    def project(self, x: Any) -> Array:
-        """Return the nearest point, by bisection on its multiplier: ``y + t p y^(p-1) = |x|``."""
-        x = floating(x)
-        xp, a = namespace(x), abs(x)
-        inside = self._length(x, self.p) <= self.radius
-        scale = xp.where(inside, 1.0, xp.max(a, axis=-1, keepdims=True))
-        a, r = a / scale, self.radius / scale
-
-        def shrunk(t: Any) -> Any:
-            low, high = 0.0 * a, a
-            for _ in range(60):
-                y = low / 2 + high / 2
-                above = y + t * y ** (self.p - 1.0) > a
-                low, high = xp.where(above, low, y), xp.where(above, y, high)
-            return high
-
-        few, many = -80.0 + 0.0 * scale, 80.0 + 0.0 * scale  # binary logarithms of t
-        for _ in range(70):
-            t = few / 2 + many / 2
-            long = self._length(shrunk(2.0**t), self.p) > r
-            few, many = xp.where(long, t, few), xp.where(long, many, t)
-        y = shrunk(2.0**many)
-        y = y * (r / xp.maximum(self._length(y, self.p), r))
-        nearest: Array = xp.where(inside, x, _sign(x) * y * scale)
-        return nearest
-
-
-@dataclass(frozen=True)
-class KSparse(_Ball):
+class KSparse(Ball):
     """The hull of the points of at most ``k`` coordinates of ``+-radius``: ``|x|_inf <= r``, ``|x|_1 <= k r``.
 
     Args:
@@ -333,7 +268,7 @@ class KSparse(_Ball):
         xp = namespace(s)
         order = xp.argsort(-abs(s), axis=-1, stable=True)
         rank = xp.argsort(order, axis=-1, stable=True)
-        v: Array = xp.where(rank < self.k, -self.radius * _sign(s), xp.zeros_like(s))
+        v: Array = xp.where(rank < self.k, -self.radius * sign(s), xp.zeros_like(s))
         return v
 
     def support(self, s: Any) -> Any:
@@ -354,58 +289,5 @@ class KSparse(_Ball):
         clipped = xp.clip(a, 0.0, self.radius)
         inside = xp.sum(clipped, axis=-1, keepdims=True) <= most
         level = xp.clip(a - waterline(a, most, self.radius), 0.0, self.radius)
-        nearest: Array = _sign(x) * xp.where(inside, clipped, level)
-        return nearest
-
-
-@dataclass(frozen=True)
-class GroupBall(_Ball):
-    """Points whose consecutive groups of ``group`` coordinates have lengths that sum to at most ``radius``.
-
-    Args:
-        dim: number of coordinates, a multiple of ``group``.
-        group: coordinates of one group.
-        radius: of the ball.
-    """
-
-    dim: int
-    group: int
-    radius: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.group < 1 or self.dim % self.group:
-            raise InvalidArgument(f"group: expected a divisor of {self.dim}, got {self.group}.")
-
-    def _groups(self, x: Any) -> tuple[Any, Any]:
-        """Return ``(..., groups, group)`` coordinates and ``(..., groups)`` lengths."""
-        parts = x.reshape((*x.shape[:-1], self.dim // self.group, self.group))
-        return parts, _norm(parts)[..., 0]
-
-    def lmo(self, s: Any) -> Array:
-        """Return the whole of the longest group of ``-s``, scaled to the radius."""
-        s = floating(s)
-        xp = namespace(s)
-        parts, lengths = self._groups(s)
-        share = xp.where(lengths > 0.0, L1Ball(lengths.shape[-1], self.radius).lmo(lengths), 0.0)
-        safe = xp.where(lengths > 0.0, lengths, 1.0)
-        v: Array = (parts * (share / safe)[..., None]).reshape(s.shape)
-        return v
-
-    def support(self, s: Any) -> Any:
-        """Return ``-r`` times the length of the longest group."""
-        s = floating(s)
-        return -self.radius * namespace(s).max(self._groups(s)[1], axis=-1)
-
-    def excess(self, x: Any) -> Any:
-        """Return the sum of the lengths of the groups, less ``r``."""
-        return namespace(x).sum(self._groups(x)[1], axis=-1) - self.radius
-
-    def project(self, x: Any) -> Array:
-        """Return the nearest point: the lengths are projected onto the l1 ball."""
-        x = floating(x)
-        parts, lengths = self._groups(x)
-        kept = L1Ball(lengths.shape[-1], self.radius).project(lengths)
-        share = kept / namespace(x).where(lengths > 0.0, lengths, 1.0)
-        nearest: Array = (parts * share[..., None]).reshape(x.shape)
+        nearest: Array = sign(x) * xp.where(inside, clipped, level)
         return nearest

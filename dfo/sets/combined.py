@@ -33,6 +33,10 @@ def _excess(part: Any, x: Any) -> Any:
     return abs(part.project(x) - x).max(axis=-1)
 
 
+def _tangent(part: Any, z: Any) -> Any:
+    return part.tangent(z) if hasattr(part, "tangent") else z
+
+
 def _size(part: Any) -> float:
     if isinstance(part, Box):
         return float(max(np.abs(part.lower).max(), np.abs(part.upper).max(), 1e-300))
@@ -100,6 +104,10 @@ class Product(Convex):
         v: Array = namespace(s).concat([v for v, _ in both], axis=-1)
         return v, None if all(w is None for w in after) else after
 
+    def tangent(self, z: Any) -> Any:
+        """Return the directions along which the sets extend."""
+        return self._each(z, _tangent)
+
     def excess(self, x: Any) -> Any:
         """Return the largest excess over a set."""
         xp = namespace(x)
@@ -162,6 +170,10 @@ class Shifted(Convex):
         v, warm = self.inner.lmo_warm(s, warm) if hasattr(self.inner, "lmo_warm") else (self.inner.lmo(s), None)
         return v + as_like(self.by, v), warm
 
+    def tangent(self, z: Any) -> Any:
+        """Return the directions along which the set extends."""
+        return _tangent(self.inner, z)
+
     def excess(self, x: Any) -> Any:
         """Return the excess of the point moved back."""
         return _excess(self.inner, x - as_like(self.by, x))
@@ -219,6 +231,10 @@ class Scaled(Convex):
         """Return ``lmo(s)`` and what the set keeps for the next call."""
         v, warm = self.inner.lmo_warm(s, warm) if hasattr(self.inner, "lmo_warm") else (self.inner.lmo(s), None)
         return self.factor * v, warm
+
+    def tangent(self, z: Any) -> Any:
+        """Return the directions along which the set extends."""
+        return _tangent(self.inner, z)
 
     def excess(self, x: Any) -> Any:
         """Return the excess of the point shrunk back, stretched."""

@@ -83,6 +83,10 @@ class Convex:
         """Return the nearest point of the set."""
         raise NotImplementedError
 
+    def tangent(self, z: Any) -> Any:
+        """Return the part of directions along which the set extends, ``(d,)`` or ``(n, d)``: all, unless it is flat."""
+        return floating(z)
+
     def excess(self, x: Any) -> Any:
         """Return by how much constraints are violated at ``x``: a number, or ``(n,)``; at most 0 inside."""
         raise NotImplementedError

@@ -269,6 +269,13 @@ class Spectrahedron(_Matrices):
         s = floating(s)
         return self.radius * namespace(s).linalg.eigvalsh(self._symmetric(s))[..., 0]
 
+    def tangent(self, z: Any) -> Any:
+        """Return the symmetric parts without their trace."""
+        z = floating(z)
+        xp, S = namespace(z), self._symmetric(z)
+        unit = as_like(np.eye(self.side), z)
+        return (S - xp.linalg.trace(S)[..., None, None] / self.side * unit).reshape(z.shape)
+
     def excess(self, x: Any) -> Any:
         """Return the largest of the errors of trace, of symmetry, and of the lowest eigenvalue below 0."""
         xp, X, S = namespace(x), self.matrices(x), self._symmetric(x)

@@ -155,6 +155,18 @@ class Polytope(Convex):
         A, b, E, e = self._rows
         return max(float((A @ x - b).max(initial=-np.inf)), float(np.abs(E @ x - e).max(initial=-np.inf)))
 
+    @cached_property
+    def _flat(self) -> Floats:
+        """``(d, k)`` orthonormal directions in which the set does not extend, as far as equations say."""
+        _, values, V = np.linalg.svd(self._rows[2], full_matrices=False)
+        return np.asarray(V[values > 1e-12 * max(values.max(initial=0.0), 1.0)].T)
+
+    def tangent(self, z: Any) -> Any:
+        """Return directions along which ``A_eq x`` stays as it is."""
+        z = floating(z)
+        flat: Any = as_like(self._flat, z)
+        return z - (z @ flat) @ flat.T
+
     def excess(self, x: Any) -> Any:
         """Return the largest violation of a row, or the distance from the hull."""
         off = np.array([self._off(row) for row in np.atleast_2d(np.asarray(to_numpy(x), dtype=float))])
@@ -207,6 +219,14 @@ class Birkhoff(Convex):
         """Return the permutation matrix of the lowest assignment (Hungarian method)."""
         v: Array = _rowwise(s, self._lowest)
         return v
+
+    def tangent(self, z: Any) -> Any:
+        """Return directions without the means of rows and columns."""
+        z = floating(z)
+        xp = namespace(z)
+        Z = z.reshape((*z.shape[:-1], self.side, self.side))
+        Z = Z - xp.mean(Z, axis=-1, keepdims=True)
+        return (Z - xp.mean(Z, axis=-2, keepdims=True)).reshape(z.shape)
 
     def excess(self, x: Any) -> Any:
         """Return the largest error of a sum, or depth of an entry below 0."""

@@ -38,7 +38,7 @@ from dfo.errors import DfoWarning, InvalidArgument, ProblemTooLarge, short
 from dfo.feedback import Feedback
 from dfo.protocols import Task
 from dfo.random import Key, integers, normal
-from dfo.sets.convex import is_convex
+from dfo.sets.convex import Convex, is_convex
 from dfo.spaces import Box
 
 __all__ = ["FrankWolfe", "FrankWolfeState"]
@@ -67,7 +67,8 @@ class FrankWolfe:
     """Frank-Wolfe on gradients estimated from values.
 
     Queries lie around the iterate, up to ``c_t |z|`` beside the set, as in the paper; iterates and the result
-    are points of the set. In a box, which nothing leaves, the queries' center moves inward instead.
+    are points of the set. In a box, which nothing leaves, the queries' center moves inward instead. Where the set
+    is flat (a simplex), queries stay in its plane, unless ``faithful``.
 
     By default differences are central and ``c_t`` has a floor: both errors of a difference are then small in
     single precision too. The paper's forward differences need its tiny ``c_t`` (their error grows as
@@ -217,9 +218,20 @@ class FrankWolfe:
         data: Any = None
         if self.minibatches is not None:
             data = np.full(len(index), integers(s.key.child(s.age, "data"), self.minibatches, (1,))[0])
-        if not self._axes and not isinstance(self.space, Box):
+        if not self._axes and not self._flat:
             return Perturbations((s.x,), self._drawn(s), scale, index=index, step=s.step, data=data)
         return Points(self._around(s, index, scale, c), step=s.step, data=data)
+
+    @property
+    def _flat(self) -> bool:
+        """Whether queries are built as rows: within a box, or along a set that is flat."""
+        if self.faithful or isinstance(self.space, Box):
+            return isinstance(self.space, Box)
+        return type(self.space).tangent is not Convex.tangent if isinstance(self.space, Convex) else False
+
+    def _along(self, U: Any) -> Any:
+        """Return the part of directions along which the set extends: slopes across it would only be noise."""
+        return self.space.tangent(U) if self._flat and not isinstance(self.space, Box) else U
 
     def _around(self, s: FrankWolfeState, index: Any, scale: Floats, c: float) -> Array:
         """Return the queries as rows; in a box around the nearest point from which all of them stay inside."""
@@ -227,9 +239,9 @@ class FrankWolfe:
         if self._axes:
             rows: Any = np.zeros((len(index), x.shape[0]))
             rows[np.arange(len(index)), index] = scale
-            rows, reach = as_like(rows, x), c
+            rows, reach = self._along(as_like(rows, x)), c
         else:
-            U: Any = self._drawn(s).dense()
+            U: Any = self._along(self._drawn(s).dense())
             rows = U[index] * as_like(scale, x)[:, None]
             reach = c * xp.max(abs(U), axis=0)
         if not isinstance(self.space, Box):
@@ -249,16 +261,18 @@ class FrankWolfe:
         """Average the estimate and move towards the lowest point of the set; without a value, only advance."""
         f = estimators.usable(told)[1 if self._looks(s) else 0 :]
         slopes = estimators.differences(self._scheme, f, self.radius(s.age, s.x))
-        g = self._estimate(s, slopes)
+        drawn = batch.directions if isinstance(batch, Perturbations) else self._drawn(s)  # its rows exist already
+        g = self._estimate(s, drawn, slopes)
         s = replace(s, warned=s.warned or self._drowned(s, f))
         if g is not None:
             s = self._moved(s, g)
         return replace(s, age=s.age + 1, step=s.step + 1)
 
-    def _estimate(self, s: FrankWolfeState, slopes: Floats) -> Array | None:
+    def _estimate(self, s: FrankWolfeState, drawn: Directions, slopes: Floats) -> Array | None:
         """Return ``g_t``: the mean over the directions, or every coordinate (the average's where one is missing)."""
         if not self._axes:
-            return estimators.gradient(self._drawn(s), slopes)
+            mean = estimators.gradient(drawn, slopes)
+            return None if mean is None else self._along(mean)
         xp, x = namespace(s.x), s.x
         with np.errstate(invalid="ignore"):
             fits = np.abs(slopes) < 1e-3 * math.sqrt(float(xp.finfo(x.dtype).max) / len(slopes))
