@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dfo.arrays import Floats
-from dfo.bench.measures.row import Row, interval
+from dfo.bench.measures.row import Row, holds_within, interval
 from dfo.directions import DISTRIBUTIONS, Directions, Distribution, LowRank
 from dfo.feedback import Values
 from dfo.random import Key, normal, signs
@@ -73,7 +73,7 @@ def zo_sgd(draws: int = 200_000, seeds: int = 50) -> list[Row]:
     for name, law, dim, q, expected in cases:
         measured = second_moment(law, dim, q, draws, Key(0).child("moment", name))
         claim = f"second moment of the estimate, {name}, d={dim}"
-        rows.append(Row(claim, f"{expected:g} +- 3 %", measured, abs(measured / expected - 1) <= 0.03, "theory"))
+        rows.append(Row(claim, f"{expected:g} +- 3 %", measured, holds_within(measured, expected, 0.03), "theory"))
     for name, lr, theory in (("sphere", 1 / 100, 2000 * np.log(1 - 1 / 100)), ("gaussian", 1 / 102, -19.70)):
         mean, _ = contraction(name, lr, seeds)
         expected = -20.2 if name == "sphere" else -19.9
@@ -119,11 +119,11 @@ def _svrg(draws: int) -> list[Row]:
         Row("svrg: largest coordinate of v - g at the anchor, 100 draws", "0 to 1e-9", still, still < 1e-9, "1.6.7"),
         Row(
             f"svrg: E|v - g|^2 / ((d-1)|x - x_s|^2) near the anchor, {draws} draws", "1 +- 5 %", same,
-            abs(same - 1) <= 0.05, "derived, exact on half the sphere", draws,
+            holds_within(same, 1.0, 0.05), "derived, exact on half the sphere", draws,
         ),
         Row(
             "svrg with other directions in the two terms: its variance / that of the plain estimate",
-            f"{derived:.3g} +- 5 %, above 1 (1.8: variance increases)", other, abs(other / derived - 1) <= 0.05,
+            f"{derived:.3g} +- 5 %, above 1 (1.8: variance increases)", other, holds_within(other, derived, 0.05),
             "derived, exact on half the sphere", draws,
         ),
     ]  # fmt: skip
@@ -143,9 +143,11 @@ def _signs(draws: int) -> list[Row]:
         g = np.ones(d)
         U = Directions(DISTRIBUTIONS["gaussian"], Key(d).child("signs"), draws // d, g).dense()
         right = float((np.sign((U @ g)[:, None] * U) > 0).mean())
-        derived = 0.5 + np.arcsin(d**-0.5) / np.pi
+        derived = 0.5 + float(np.arcsin(d**-0.5)) / np.pi
         claim = f"sign of an estimate from one gaussian direction, d={d}: share of coordinates with the sign of g"
-        rows.append(Row(claim, f"{derived:.4f} +- 1 %", right, abs(right / derived - 1) <= 0.01, "derived", draws // d))
+        rows.append(
+            Row(claim, f"{derived:.4f} +- 1 %", right, holds_within(right, derived, 0.01), "derived", draws // d)
+        )
     return rows
 
 
@@ -181,7 +183,7 @@ def _iid(seeds: int) -> Row:
     mean, theory = float(np.mean(logs)), steps * float(np.log(1.0 - 1.0 / factor))
     claim = f"dfo.minimize: mean log contraction of |x|^2, {q} gaussian directions, d={d}, {steps} steps"
     source = "1.3: E|x|^2 contracts by 1 - 1/(1 + (d+1)/q); the mean of the log is slightly lower"
-    return Row(claim, f"{theory:.2f} +- 3 %", mean, abs(mean / theory - 1) <= 0.03, source, seeds, interval(logs))
+    return Row(claim, f"{theory:.2f} +- 3 %", mean, holds_within(mean, theory, 0.03), source, seeds, interval(logs))
 
 
 # ---------------------------------------------------------------------- projection and mirror
