@@ -103,7 +103,7 @@ class AskTell:
         self.solver = solver_of(method, options or {}, None, task)
         if missing := self.solver.needs - {"values", "ranking"}:
             raise IncompatibleOracle(
-                f"{type(self.solver).__name__} needs {', '.join(sorted(missing))}, and AskTell is told values or orders."
+                f"{type(self.solver).__name__} needs {', '.join(sorted(missing))}; AskTell gets values or orders."
                 " Give dfo.minimize an oracle that answers with them."
             )
         self._lock = threading.RLock()
