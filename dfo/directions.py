@@ -448,6 +448,11 @@ class Directions:
 
     def add_member(self, x: Point, i: int, scale: float) -> Point:
         """Add ``scale * u_i`` to ``x`` in place and return ``x``."""
+        rows = self.__dict__.get("_rows")
+        if rows is not None and not is_blocks(x):  # drawn already
+            moved: Any = x
+            moved += scale * rows[i]
+            return x
         weights = np.zeros(self.count)
         weights[i] = scale
         if not hasattr(self.law, "row"):

@@ -93,10 +93,15 @@ def crossed(kind: Crossover, key: Key, parents: Array, pairs: Ints, eta: float =
         some = pairs[at : at + rows]
         for left in range(0, d, CHUNK):
             cut = (slice(at, at + len(some)), slice(left, min(left + CHUNK, d)))
-            a, b = parents[some[:, 0], cut[1]], parents[some[:, 1], cut[1]]
+            a, b = (_rows(parents, some[:, side], cut[1]) for side in (0, 1))
             _cross(kind, key, (at, left), (a, b), (sons[cut], daughters[cut]), (d, eta))
     children: Array = out
     return children
+
+
+def _rows(parents: Array, which: Ints, cut: slice) -> Any:
+    """Return rows of the parents; a single one is a view."""
+    return parents[int(which[0]) :][:1, cut] if len(which) == 1 else parents[which, cut]
 
 
 def _cross(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, as_like, copy, namespace
+from dfo.arrays import Array, Floats, as_like, copy, namespace, scratch
 from dfo.batch import Batch, Items, Points
 from dfo.components.mutation_rates import check_population, check_positive, group_elites, group_scores, inherited
 from dfo.components.ranking import merits
@@ -305,8 +305,8 @@ def _chosen(parents: Any, old: Any, batch: Any, usable: Any, best: Any) -> Any:
     if isinstance(batch, Items):
         pool: Sequence[str] = [*(parents[i] for i in old.tolist()), *(batch.items[i] for i in usable.tolist())]
         return tuple(pool[i] for i in best.tolist())
-    X, xp = batch.dense(), namespace(batch.dense())
-    chosen = xp.empty((len(best), X.shape[1]), dtype=X.dtype, device=X.device)
+    X = batch.dense()
+    chosen: Any = scratch((len(best), X.shape[1]), X)
     for row, i in enumerate(best.tolist()):
         chosen[row] = parents[old[i]] if i < len(old) else X[usable[i - len(old)]]
     return chosen
