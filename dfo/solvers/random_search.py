@@ -90,12 +90,12 @@ class RandomSearch:
         n, key = self.batch or 64, s.key.child(s.step)
         if isinstance(self.space, Text):
             items = self.space.sample(key, n)
-            return Items([s.best, *items[1:]] if s.step == 0 or self.again else items, step=s.step)
+            return Items([s.best if s.step else s.x0, *items[1:]] if s.step == 0 or self.again else items, step=s.step)
         X: Any = self._around(key, n, s.x0)
         if isinstance(self.space, Box):
             X = self._inside(key, n, X)
         if s.step == 0 or self.again:
-            X[0] = s.best
+            X[0] = s.best if s.step else s.x0
         return Points(X, step=s.step)
 
     def _around(self, key: Key, n: int, x0: Array) -> Array:

@@ -75,6 +75,7 @@ class ZORankSGD(Staged):
         radius_decay: the same for the radius.
         directions: law of the perturbations, a name or a law of :mod:`dfo.directions`.
         xtol: converged when the fitted radius is below this.
+        restarts: go on from there with the first lengths, which loses nothing; where a budget is given, by default.
         space: where to search; points and steps are projected into a box or a convex set. Filled in by the run.
 
     Raises:
@@ -100,6 +101,7 @@ class ZORankSGD(Staged):
     radius_decay: float = 0.0
     directions: str | Distribution = "gaussian"
     xtol: float = 1e-11
+    restarts: bool | None = None
     space: Space | ConvexSet | None = None
 
     stages: ClassVar[tuple[str, ...]] = ("query", "search")
@@ -133,6 +135,7 @@ class ZORankSGD(Staged):
             search=max(1, min(5, most - 1)) if self.search is None else self.search,
             reach=self.reach or usual[0],
             shrink=self.shrink or usual[1],
+            restarts=task.budget is not None if self.restarts is None else self.restarts,
             space=self.space or task.space,
         )
 
@@ -231,16 +234,19 @@ class ZORankSGD(Staged):
         if self.lr is None:
             power = best - 1 - self._middle if moved else 1
             lr = min(max(s.lr * (self.shrink or SURE[1]) ** power, 1e-300), 1e100)
-        if moved:
-            return replace(s, x=batch.member(best), p=None, count=0, lr=lr)
-        return replace(s, lr=lr)
+        s = replace(s, x=batch.member(best), p=None, count=0, lr=lr) if moved else replace(s, lr=lr)
+        if self.restarts and self._small(s):
+            return replace(s, p=None, count=0, lr=self._longest(self._first_radius(), int(s.x.shape[0])))
+        return s
 
     # ------------------------------------------------------------------ reports
 
     def finished(self, s: ZORankSGDState) -> str | None:
         """Return why there is nothing left to do."""
-        small = self.lr is None and self.radius is None and self._radius(s) < self.xtol
-        return f"ZO-RankSGD converged: the radius is below xtol={self.xtol:g}." if small else None
+        return f"ZO-RankSGD converged: the radius is below xtol={self.xtol:g}." if self._small(s) else None
+
+    def _small(self, s: ZORankSGDState) -> bool:
+        return self.lr is None and self.radius is None and self._radius(s) < self.xtol
 
     def recommend(self, s: ZORankSGDState) -> Any:
         """Return the current point."""

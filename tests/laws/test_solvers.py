@@ -101,6 +101,7 @@ VARIANTS = {
         {"search": 0, "lr": 0.1, "decay": 0.5, "radius_decay": 0.5},
         {"population": 6, "top": 2, "lr": 1.0, "radius": 0.1, "search": 3, "accumulate": False},
         {"radius": 0.05, "directions": "orthogonal"},
+        {"xtol": 0.1, "restarts": True},
     ],
     "zo-acsa": [{"lipschitz": 4.0, "eps": 0.1, "steps": 6, "samples": 2, "distance": 1.0, "rounds": 2}, {"steps": 20}],
     "zo-mirror": [
