@@ -154,7 +154,7 @@ def _below(claim: str, x: Floats, limit: float, source: str, above: bool = False
 
 def _near(claim: str, x: Floats, expected: float, tolerance: float, source: str) -> Row:
     measured = float(np.median(x))
-    holds = abs(measured - expected) <= tolerance
+    holds = bool(abs(measured - expected) <= tolerance)
     return Row(
         claim, f"{expected:g} +- {tolerance:g}", measured, holds, source, len(x), f"{x.min():.3g}..{x.max():.3g} (all)"
     )
@@ -185,8 +185,9 @@ def _influence(seeds: int) -> Iterator[Row]:
         near = (np.abs(x[:, 0, 1] + 1 / 6) < 0.1).astype(float)
         claim = f"influence balancing, {method} with N = 4: share of runs within 0.1 of -1/6 after 3000 updates"
         works = method == "es-single"
-        expected, holds = ("1", near.mean() == 1.0) if works else ("< 1: unstable", near.mean() < 1.0)
-        yield Row(claim, expected, float(near.mean()), holds, SINGLE, 5, interval(near, share=True))
+        share = float(near.mean())
+        expected, holds = ("1", share == 1.0) if works else ("< 1: unstable", share < 1.0)
+        yield Row(claim, expected, share, holds, SINGLE, 5, interval(near, share=True))
 
 
 def _toy(seeds: int) -> Iterator[Row]:
