@@ -176,7 +176,7 @@ class Problem:
         vectorized: whether ``fun`` takes a whole ``(n, d)`` array.
         constraint: function of one point returning ``(m,)`` values that must be <= 0, or None.
         measure: merit of a point by which solvers are compared, where it is not ``fun``: without the noise,
-            with the violation of constraints added.
+            with the violation of constraints added; of what is recommended, where ``fun`` is an oracle.
         noisy: whether equal points may get different values.
         group: family for averages, such as ``"separable"``.
         tags: words to select by.
