@@ -26,10 +26,10 @@ from dfo.oracles.minibatch import Minibatch
 from dfo.protocols import Problem
 from dfo.spaces import Box, Free
 from dfo_problems.classic import ackley
-from dfo_problems.digits import load_digits
+from dfo_problems.digits import TRAIN, load_digits
 from dfo_problems.pack import Cell, Pack
 
-__all__ = ["CONSENSUS", "MINIBATCH", "accuracy", "canyon", "half_rastrigin", "softmax_loss"]
+__all__ = ["CONSENSUS", "MINIBATCH", "Softmax", "canyon", "half_rastrigin", "softmax_loss"]
 
 MINIBATCH = 60
 """Images that a step of the softmax regression sees."""
@@ -83,18 +83,29 @@ def softmax_loss(X: Array, rows: Array | None = None) -> Array:
     return (xp.log(xp.exp(scores - top[..., None]).sum(-1)) + top - right).mean(-1)
 
 
-def accuracy(x: Any) -> float:
-    """Return the share of test images that the weights ``x``, ``(650,)``, put into their class."""
-    _, _, images, labels = load_digits()
-    found = to_numpy(_scores(x[None], as_like(images, x)))[0].argmax(axis=-1)
-    return float((found == labels).mean())
+class Softmax(Minibatch):
+    """The minibatch losses of the softmax regression, and what weights are worth on images that no solver sees."""
+
+    def __init__(self) -> None:
+        super().__init__(softmax_loss, TRAIN, MINIBATCH)
+
+    def exact(self, x: Any) -> float:
+        """Return the mean cross-entropy of the weights ``x``, ``(650,)``, on all training images."""
+        return float(softmax_loss(x[None])[0])
+
+    def accuracy(self, x: Any) -> float:
+        """Return the share of test images that the weights ``x``, ``(650,)``, put into their class."""
+        _, _, images, labels = load_digits()
+        found = to_numpy(_scores(x[None], as_like(images, x)))[0].argmax(axis=-1)
+        return float((found == labels).mean())
 
 
 def _softmax(cell: Cell) -> Problem:
+    fun = Softmax()
     return Problem(
-        name=cell.name, space=Free((PIXELS + 1) * CLASSES), fun=Minibatch(softmax_loss, 1437, MINIBATCH),
-        x0=np.zeros((PIXELS + 1) * CLASSES), measure=lambda x: float(softmax_loss(x[None])[0]), noisy=True,
-        group="data", tags=frozenset({"minibatch"}), reference="Carrillo et al. 2021, arXiv:1909.09249",
+        name=cell.name, space=Free((PIXELS + 1) * CLASSES), fun=fun, x0=np.zeros((PIXELS + 1) * CLASSES),
+        measure=fun.exact, noisy=True, group="data", tags=frozenset({"minibatch"}),
+        reference="Carrillo et al. 2021, arXiv:1909.09249; digits of scikit-learn",
     )  # fmt: skip
 
 

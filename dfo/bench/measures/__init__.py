@@ -26,11 +26,15 @@ MEASURES: Mapping[str, str] = {
     "bbob": "dfo.bench.measures.cma:bbob",
     "cma-medians": "dfo.bench.measures.cma:cma_medians",
     "overhead": "dfo.bench.measures.overhead:overhead",
+    "paper-frank-wolfe": "dfo.bench.measures.frank_wolfe:frank_wolfe",
+    "paper-nes": "dfo.bench.measures.nes:natural_evolution",
     "paper-zo-rank-sgd": "dfo.bench.measures.zo_rank_sgd:rank_sgd",
+    "paper-genetic": "dfo.bench.measures.genetic:paper_genetic",
     "population": "dfo.bench.measures.population:population",
     "paper-zo-nonsmooth": "dfo.bench.measures.nonsmooth:nonsmooth",
     "paper-zo-sgd": "dfo.bench.measures.zo_sgd:zo_sgd",
     "paper-unrolled": "dfo.bench.measures.unrolled:unrolled",
+    "paper-cbo": "dfo.bench.measures.cbo:cbo",
     "zo-sgd": "dfo.bench.measures.zo_sgd:zo_sgd",
 }
 """Name to ``module:function``; each takes seconds to a few minutes."""

@@ -21,7 +21,7 @@ __all__ = ["NOISES", "Forces", "Noise", "fold", "kick", "mix", "move", "norms", 
 Noise = Literal["anisotropic", "isotropic", "covariance", "constant"]
 NOISES: tuple[Noise, ...] = ("anisotropic", "isotropic", "covariance")
 
-TILE = 1 << 15
+TILE = 1 << 18
 """Numbers in a tile on the host; a device takes the whole population at once."""
 
 
@@ -107,6 +107,7 @@ def move(
     plain = best is None and velocity is None
     scale = _scales(X, c, forces)
     scale_best = None if best is None else _scales(X, best, forces)
+    draws, others = _Draws(X), None if best is None else _Draws(X)
     for rows, columns, start in tiles(X):
         x: Any = X[rows, columns]
         center = _part(c, rows, columns)
@@ -116,13 +117,9 @@ def move(
             x *= forces.gain * _amplitude(x, scale, rows, forces)
             x += center
             continue
-        z = _normal(x, key, start)
+        z = draws.like(x, key, start)
         if plain and forces.noise == "anisotropic" and forces.limit is None:  # c + D (pull + gain z)
-            x -= center
-            z *= forces.gain
-            z += kept
-            x *= z
-            x += center
+            _stretch(x, center, kept, forces.gain, z)
             _tame(x)
             continue
         D = x - center
@@ -134,15 +131,28 @@ def move(
             _tame(x)
             continue
         z -= (1.0 - kept) * D
-        if best is not None:
+        if best is not None and others is not None:
             B = x - best[rows, columns]
-            other = _normal(x, key.child("best"), start)
+            other = others.like(x, key.child("best"), start)
             other *= _amplitude(B, scale_best, rows, forces)
             z += forces.gain_best * other - forces.pull_best * B
         if velocity is not None:
             z = _accelerated(velocity[rows, columns], z, forces)
         x += z
         _tame(x)
+
+
+def _stretch(x: Any, center: Any, kept: Any, gain: float, z: Any) -> None:
+    """Replace ``x`` by ``center + (x - center) (kept + gain z)`` in place; ``z`` is used up."""
+    x -= center
+    if is_torch(x) and gain > 0.0:
+        z += kept / gain
+        namespace(x).addcmul(center, x, z, value=gain, out=x)
+        return
+    z *= gain
+    z += kept
+    x *= z
+    x += center
 
 
 def _accelerated(v: Any, force: Any, forces: Forces) -> Any:
@@ -169,9 +179,16 @@ def _part(c: Any, rows: slice, columns: slice) -> Any:
     return c[columns] if c.ndim == 1 else c[rows, columns]
 
 
-def _normal(x: Any, key: Key, start: int) -> Any:
-    z = namespace(x).empty(x.shape, dtype=x.dtype, device=x.device)
-    return fill_normal(z, key, start)
+class _Draws:
+    """Normal numbers in one buffer, which the next draw overwrites."""
+
+    def __init__(self, X: Any) -> None:
+        most = max((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns, _ in tiles(X))
+        self.buffer: Any = namespace(X).empty((most,), dtype=X.dtype, device=X.device)
+
+    def like(self, x: Any, key: Key, start: int) -> Any:
+        """Return numbers ``start ..`` of a stream, in the shape of ``x``."""
+        return fill_normal(self.buffer[: x.shape[0] * x.shape[1]].reshape(tuple(x.shape)), key, start)
 
 
 def _scales(X: Array, c: Array, forces: Forces) -> Any:
@@ -197,18 +214,19 @@ def mix(X: Array, c: Array, A: Array) -> None:
     weighted covariance ``C = sum_j w_j D_j D_j^T``, exactly and without a matrix of d x d.
     """
     n, d = int(X.shape[0]), int(X.shape[1])
-    width = max(1, 16 * TILE // n)
+    width = max(1, 2 * TILE // n)
     for at in range(0, d, width):
         columns = slice(at, min(at + width, d))
         center = c[columns]
         X[:, columns] = center + A @ (X[:, columns] - center)
 
 
-def kick(X: Array, amount: float, key: Key, rows: Array | None = None) -> None:
+def kick(X: Array, amount: float, key: Key) -> None:
     """Add ``amount`` times standard normal numbers to ``X`` in place."""
-    for some, columns, start in tiles(X):
-        x: Any = X[some, columns]
-        z = _normal(x, key, start)
+    draws = _Draws(X)
+    for rows, columns, start in tiles(X):
+        x: Any = X[rows, columns]
+        z = draws.like(x, key, start)
         z *= amount
         x += z
 

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from dfo.arrays import Array, Floats, as_like, copy, namespace
-from dfo.components.sampling import cloud
 from dfo.random import Key
 from dfo.sets import is_convex
-from dfo.solvers.cbo.dynamics import fold
+from dfo.solvers.cbo.dynamics import fold, kick
 from dfo.solvers.cbo.weights import consensus_weights
 from dfo.spaces import Box, Space
 
@@ -25,15 +24,21 @@ def scattered(space: Space | None, x0: Array, size: float, key: Key, n: int) -> 
     if is_convex(space):
         return as_like(space.sample(key, n), x0)
     if not isinstance(space, Box):
-        return cloud(x0, size, key, n)
+        return _around(x0, size, key, n)
     inside = as_like(space.sample(key.child("inside"), n), x0)
     if space.bounded.all():
         return inside
-    around: Any = cloud(x0, size, key, n)
+    around: Any = _around(x0, size, key, n)
     fold(space, around)
     bounded: Any = as_like(space.bounded.astype(float), x0)
     mixed: Array = namespace(x0).where(bounded > 0, inside, around)
     return mixed
+
+
+def _around(x0: Array, size: float, key: Key, n: int) -> Array:
+    X: Array = namespace(x0).zeros((n, x0.shape[0]), dtype=x0.dtype, device=x0.device) + x0
+    kick(X, size, key)
+    return X
 
 
 def polarised(points: Any, E: Floats, alpha: float, kappa: float, X: Any) -> Any:

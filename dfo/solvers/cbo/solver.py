@@ -200,10 +200,10 @@ class CBO(Staged):
     def tell_particles(self, s: CBOState, batch: Batch, told: Feedback) -> CBOState:
         """Form the consensus point; then move, or first ask about it."""
         picked, E = self._picked(s), energies(told)
-        s = replace(s, E=put(s.E.copy(), E, picked), step=s.step + 1)
+        known = E if picked is None else put(s.E.copy(), E, picked)
         points: Any = batch.dense()  # type: ignore[attr-defined]
         if s.Y is not None:
-            s = self._remembered(s)
+            s = self._remembered(replace(s, E=known))
             points, E = at(s.Y, picked), at(s.Y_E, picked)
         alpha = alpha_for(E, self.eta) if self.alpha == "ess" else at_step(self.alpha, s.age)
         w = consensus_weights(E, alpha)
@@ -211,8 +211,9 @@ class CBO(Staged):
         if self.kappa is not None:
             c = polarised(points, E, alpha, self.kappa, points)[int(np.argmin(E))]
         shift = float(abs(c - s.c).max())
-        s = replace(s, c=c, w=w, alpha=alpha, shift=shift, stage="center" if self.heaviside is not None else s.stage)
-        return s if self.heaviside is not None else self._moved(s, self.drift * (self.dt or 0.0))
+        stage = "particles" if self.heaviside is None else "center"
+        s = replace(s, E=known, c=c, w=w, alpha=alpha, shift=shift, stage=stage, step=s.step + 1)
+        return self._moved(s, self.drift * (self.dt or 0.0)) if self.heaviside is None else s
 
     def _remembered(self, s: CBOState) -> CBOState:
         """Return the state with the best points of the particles that have improved."""

@@ -57,7 +57,9 @@ def energies(told: Feedback) -> Floats:
     """
     if not isinstance(told, Values):
         raise InvalidType(f"consensus: expected values, got {type(told).__name__}. Weights need more than an order.")
-    f = np.asarray(told.f, dtype=float)
+    f: Floats = np.array(told.f, dtype=float)
+    if told.failed is None and np.isfinite(f).all():
+        return f
     return np.where(told.valid & np.isfinite(f), f, np.inf)
 
 
@@ -66,6 +68,8 @@ def gaps(E: Floats) -> Floats:
     known = np.isfinite(E)
     if not known.any():
         return np.zeros(len(E))
+    if known.all() and abs(E).max() < 1e300:
+        return np.asarray(E - E.min())
     with np.errstate(over="ignore"):
         gap: Floats = np.where(known, E - E[known].min(), np.inf)
     return gap
@@ -73,9 +77,12 @@ def gaps(E: Floats) -> Floats:
 
 def consensus_weights(E: Floats, alpha: float) -> Floats:
     """Return ``(n,)`` weights ``exp(-alpha E_i)``, normalised to sum 1; their plain mean where nothing is finite."""
+    gap = gaps(E)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        exponent = alpha * gaps(E)
-        w = np.exp(-np.where(np.isnan(exponent), 0.0, exponent))  # 0 * inf: at alpha = 0 all count
+        exponent = alpha * gap
+        if alpha == 0.0:
+            exponent = np.zeros(len(gap))  # 0 * inf: all count
+        w = np.exp(-exponent)
     total: Floats = w / w.sum()
     return total
 
@@ -94,7 +101,7 @@ def alpha_for(E: Floats, eta: float, rounds: int = 6) -> float:
 
     Args:
         E: ``(n,)`` energies.
-        eta: wanted share, in (0, 1].
+        eta: wanted share, in (0, 1]; at least two energies count.
         rounds: grids.
     """
     gap = gaps(E)
@@ -103,7 +110,7 @@ def alpha_for(E: Floats, eta: float, rounds: int = 6) -> float:
     if not known.size or eta >= 1.0:
         return 0.0
     low, high = math.log(1e-3) - math.log(float(known.max())), math.log(1e3) - math.log(float(known.min()))
-    wanted = max(eta * gap.size, 1.0)
+    wanted = max(eta * gap.size, min(2.0, 0.75 * gap.size))  # one alone would follow the best particle
     with np.errstate(over="ignore", under="ignore"):
         for _ in range(rounds):
             grid = np.linspace(low, high, 17)
