@@ -80,6 +80,8 @@ _NAMES = {
     "PES": "dfo.solvers.unrolled_es",
     "TruncatedES": "dfo.solvers.unrolled_es",
     "ACSA": "dfo.solvers.acsa",
+    "ChatScore": "dfo.oracles.remote",
+    "Policy": "dfo.oracles.policy",
     "ZOMirror": "dfo.solvers.mirror",
     "ZORankSGD": "dfo.solvers.zo_rank_sgd",
     "ARS": "dfo.solvers.ars",
@@ -116,8 +118,10 @@ if TYPE_CHECKING:
     from dfo.oracles.behaviour import Behaviour as Behaviour
     from dfo.oracles.function import Function as Function
     from dfo.oracles.minibatch import Minibatch as Minibatch
+    from dfo.oracles.policy import Policy as Policy
     from dfo.oracles.rank import HumanNoise as HumanNoise
     from dfo.oracles.rank import RankOracle as RankOracle
+    from dfo.oracles.remote import ChatScore as ChatScore
     from dfo.oracles.unrolled import Unrolled as Unrolled
     from dfo.protocols import Problem as Problem
     from dfo.protocols import Progress as Progress

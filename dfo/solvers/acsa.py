@@ -160,7 +160,7 @@ class ACSA(Staged):
         """Return a distance to begin with."""
         if isinstance(self.space, Box) and self.space.bounded.all():
             return math.sqrt(self.space.dim / 12.0)
-        return self.space.size if isinstance(self.space, Convex) else 1.0
+        return float(self.space.size) if isinstance(self.space, Convex) else 1.0
 
     def _length(self, s: ACSAState) -> int:
         """Return the steps of the round, N."""
