@@ -8,6 +8,7 @@ real-parameter genetic algorithms", IJAISC 4 (polynomial mutation within bounds)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -209,42 +210,57 @@ def _index(at: Ints, like: Any) -> Any:
 # ---------------------------------------------------------------------- strings
 
 
-def crossed_texts(kind: Crossover, key: Key, a: str, b: str) -> tuple[str, str]:
-    """Return two children of two strings; positions are aligned from the start, so each child is as long as a parent.
+def crossed_texts(kind: Crossover, key: Key, texts: Sequence[str], pairs: Ints) -> list[str]:
+    """Return the two children of every pair; positions are aligned from the start, each child is as long as a parent.
 
     Args:
         kind: ``"one-point"`` swaps what stands behind a random place, ``"uniform"`` each position with probability
             1/2 and the tail that one string has alone likewise; ``"none"`` copies.
         key: the stream.
-        a: a string.
-        b: another.
+        texts: the parents.
+        pairs: ``(k, 2)`` numbers of parents.
     """
+    mates = [(texts[a], texts[b]) for a, b in pairs.tolist()]
+    if kind == "none":
+        return [text for pair in mates for text in pair]
+    longest = max((len(text) for pair in mates for text in pair), default=0)
+    unit = uniform(key, (len(mates), 1 if kind == "one-point" else longest + 1))
+    cross = _cut if kind == "one-point" else _mixed
+    return [child for (a, b), row in zip(mates, unit, strict=True) for child in cross(a, b, row)]
+
+
+def _cut(a: str, b: str, unit: Floats) -> tuple[str, str]:
     shared = min(len(a), len(b))
-    if kind == "none" or not max(len(a), len(b)):
-        return a, b
-    if kind == "one-point":
-        place = int(integers(key, max(shared, 1), (1,))[0]) + (shared > 1)
-        place = min(place, shared)
-        return a[:place] + b[place:], b[:place] + a[place:]
-    swap = uniform(key, (shared + 1,)) < 0.5
+    place = 1 + int(unit[0] * (shared - 1)) if shared > 1 else shared
+    return a[:place] + b[place:], b[:place] + a[place:]
+
+
+def _mixed(a: str, b: str, unit: Floats) -> tuple[str, str]:
+    shared, swap = min(len(a), len(b)), (unit < 0.5).tolist()
     son = "".join(y if s else x for x, y, s in zip(a, b, swap, strict=False))
     daughter = "".join(x if s else y for x, y, s in zip(a, b, swap, strict=False))
-    tails = (b[shared:], a[shared:]) if swap[shared] else (a[shared:], b[shared:])
+    tails = (b[shared:], a[shared:]) if swap[-1] else (a[shared:], b[shared:])
     return son + tails[0], daughter + tails[1]
 
 
-def edited(space: Text, key: Key, text: str, rate: float) -> str:
-    """Return a string after at least one edit: a symbol replaced, put in or taken out, as the lengths allow.
+def edited(space: Text, key: Key, texts: Sequence[str], rate: float) -> list[str]:
+    """Return strings after at least one edit each: a symbol replaced, put in or taken out, as the lengths allow.
 
     Args:
         space: alphabet and lengths.
         key: the stream.
-        text: a string of the space.
+        texts: strings of the space.
         rate: edits a symbol.
     """
+    hits = uniform(key.child("edits"), (len(texts), space.dim)) < rate
+    counts = [max(1, int(row[: len(text)].sum())) for row, text in zip(hits, texts, strict=True)]
+    which = uniform(key.child("which"), (len(texts), max(counts, default=1), 3)).tolist()
+    return [_edited(space, text, rows[:n]) for text, rows, n in zip(texts, which, counts, strict=True)]
+
+
+def _edited(space: Text, text: str, draws: Sequence[Sequence[float]]) -> str:
     low, high = space.lengths
-    edits = max(1, int((uniform(key.child("edits"), (max(len(text), 1),)) < rate).sum()))
-    for kind, place, symbol in uniform(key.child("which"), (edits, 3)):
+    for kind, place, symbol in draws:
         allowed = [c for c, yes in (("r", text), ("i", len(text) < high), ("d", len(text) > low)) if yes]
         what = allowed[int(kind * len(allowed))] if allowed else ""
         i = int(place * (len(text) + (what == "i")))

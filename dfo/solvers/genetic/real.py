@@ -167,12 +167,8 @@ class Genetic:
             return self._batch(s, (s.parents[0], *fresh) if isinstance(self.space, Text) else _below(s.parents, fresh))
         pairs = self._pairs(s)
         if isinstance(self.space, Text):
-            several = [
-                crossed_texts(self.crossover or "one-point", key.child("cross", j), s.parents[a], s.parents[b])
-                for j, (a, b) in enumerate(pairs.tolist())
-            ]
-            children = [child for two in several for child in two][: n - kept]
-            texts = [edited(self.space, key.child("edit", i), c, self.rate or 0.1) for i, c in enumerate(children)]
+            children = crossed_texts(self.crossover or "one-point", key.child("cross"), s.parents, pairs)[: n - kept]
+            texts = edited(self.space, key.child("edit"), children, self.rate or 0.1)
             return self._batch(s, (*s.parents[:kept], *texts))
         X = crossed(self.crossover or "sbx", key.child("cross"), s.parents, pairs, self.eta_c)[: n - kept]
         self._mutate(s, X)
