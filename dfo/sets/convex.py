@@ -18,7 +18,7 @@ from dfo.errors import InvalidArgument
 from dfo.random import Key, normal, uniform
 from dfo.spaces import Box
 
-__all__ = ["Convex", "ConvexSet", "floating", "is_convex", "positive", "waterline"]
+__all__ = ["Convex", "ConvexSet", "dirichlet", "floating", "is_convex", "positive", "waterline"]
 
 
 @runtime_checkable

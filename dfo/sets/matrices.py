@@ -16,8 +16,8 @@ import numpy as np
 from dfo.arrays import Array, as_like, namespace
 from dfo.errors import InvalidArgument
 from dfo.random import Key, normal
-from dfo.sets.balls import L1Ball, Simplex
-from dfo.sets.convex import Convex, floating, positive
+from dfo.sets.balls import L1Ball, Simplex, length
+from dfo.sets.convex import Convex, dirichlet, floating, positive
 
 __all__ = ["NuclearBall", "OpNormBall", "Spectrahedron"]
 
@@ -43,10 +43,10 @@ def lowest_pair(apply: Callable[[Any], Any], start: Any, width: int = 8, restart
             for _ in range(2):  # twice is enough
                 for b in basis:
                     r = r - xp.sum(b * r) * b
-            length = xp.sqrt(xp.sum(r * r))
-            if float(length) <= tolerance * (1e-300 + float(xp.sqrt(xp.sum(images[-1] ** 2)))):
+            new = xp.sqrt(xp.sum(r * r))
+            if float(new) <= tolerance * (1e-300 + float(xp.sqrt(xp.sum(images[-1] ** 2)))):
                 break
-            basis.append(r / length)
+            basis.append(r / new)
             images.append(apply(basis[-1]))
         B, M = xp.stack(basis), xp.stack(images)  # (k, n)
         small = B @ M.T
@@ -146,16 +146,26 @@ class NuclearBall(_Matrices):
         right, _ = lowest_pair(lambda v: -((S @ v) @ S), _start(warm, self.shape[1], S))
         right = _fixed(right)
         left = S @ right
-        length = xp.sqrt(xp.sum(left * left))
-        return left / xp.where(length > 0.0, length, xp.ones_like(length)), right
+        size = xp.sqrt(xp.sum(left * left))
+        return left / xp.where(size > 0.0, size, xp.ones_like(size)), right
 
     def lmo(self, s: Any) -> Array:
         """Return ``-r u v^T`` of the first singular pair; the lowest value is ``-r sigma_max``."""
         s = floating(s)
         if s.ndim == 1:
             return self.lmo_warm(s)[0]
+        if min(self.shape) <= self.exact:
+            U, _, V = self._svd(s)
+            return -self.radius * (U[..., :, :1] @ V[..., :1, :]).reshape(s.shape)  # type: ignore[no-any-return]
         v: Array = namespace(s).stack([self.lmo_warm(row)[0] for row in s])
         return v
+
+    def sample(self, key: Key, n: int) -> Array:
+        """Return ``(n, d)`` points: mixtures of four random matrices of rank one, of length ``r`` (not uniform)."""
+        left = normal(key.child("left"), (n, 4, self.shape[0]))
+        right = normal(key.child("right"), (n, 4, self.shape[1]))
+        pairs = dirichlet(key.child("weights"), n, 4)[..., None] * left / length(left)
+        return np.asarray(self.radius * np.einsum("nka,nkb->nab", pairs, right / length(right)).reshape(n, self.dim))
 
     def lmo_warm(self, s: Any, warm: Any = None) -> tuple[Array, Any]:
         """Return ``lmo(s)`` and the right singular vector, from which the next call starts."""
@@ -246,8 +256,17 @@ class Spectrahedron(_Matrices):
         s = floating(s)
         if s.ndim == 1:
             return self.lmo_warm(s)[0]
+        if self.side <= self.exact:
+            w = namespace(s).linalg.eigh(self._symmetric(s))[1][..., :1]
+            return self.radius * (w @ namespace(s).swapaxes(w, -1, -2)).reshape(s.shape)  # type: ignore[no-any-return]
         v: Array = namespace(s).stack([self.lmo_warm(row)[0] for row in s])
         return v
+
+    def sample(self, key: Key, n: int) -> Array:
+        """Return ``(n, d)`` points: ``W W^T`` of gaussian ``W``, scaled to the trace (uniform in volume)."""
+        W = normal(key, (n, self.side, self.side))
+        X = W @ W.swapaxes(1, 2)
+        return np.asarray((self.radius * X / np.trace(X, axis1=1, axis2=2)[:, None, None]).reshape(n, self.dim))
 
     def lmo_warm(self, s: Any, warm: Any = None) -> tuple[Array, Any]:
         """Return ``lmo(s)`` and the eigenvector, from which the next call starts."""

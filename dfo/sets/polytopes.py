@@ -124,6 +124,9 @@ class Polytope(Convex):
 
     def lmo(self, s: Any) -> Array:
         """Return the vertex with the lowest ``<s, v>``: by comparison, or by a linear program."""
+        if self.vertices is not None:
+            slopes = floating(s)
+            return as_like(self.vertices[np.argmin(np.asarray(to_numpy(slopes)) @ self.vertices.T, axis=-1)], slopes)
         v: Array = _rowwise(s, self._lowest)
         return v
 
