@@ -90,12 +90,26 @@ def check_method(text: str) -> Method:
     if is_peer(method.name):
         _check_peer(method.name)
     else:  # nothing is evaluated: the front door judges the name and the options, as it will for the run
-        minimize(_never, [0.0, 0.0], method=method.name, options=method.options or None, budget=0)
+        minimize(_Never(method.name), [0.0, 0.0], method=method.name, options=method.options or None, budget=0)
     return method
 
 
-def _never(x: object) -> float:
-    raise AssertionError("a budget of 0 evaluates nothing")
+class _Never:
+    """An oracle that would give whatever the method needs, and is never asked."""
+
+    max_batch = None
+
+    def __init__(self, method: str) -> None:
+        from dfo.solvers import SOLVERS, solver_class
+
+        needs = solver_class(method).needs if method in SOLVERS else frozenset()
+        self.gives: frozenset[str] = frozenset({"values", "ranking"}) | needs
+
+    def start(self, lanes: int, key: object) -> tuple[()]:
+        return ()
+
+    def evaluate(self, batch: object, memory: tuple[()]) -> Any:
+        raise AssertionError("a budget of 0 evaluates nothing")
 
 
 def _check_peer(name: str) -> None:

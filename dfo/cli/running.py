@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from pathlib import Path
@@ -40,7 +39,7 @@ def run_problem(name: str, method: str, budget: str, seed: int, out: str | None,
     result = solve(problem, method, evaluations, seed, fun=recorder.fun, stop=recorder.stop, **hooks)
     content = {"problem": problem.name, "budget": evaluations, **json.loads(result.to_json())}
     lines = [f"{'problem':>9}: {problem.name}\n{result!r}"]
-    if problem.measure is not None and math.isnan(result.fun):  # an oracle told no value of what is recommended
+    if problem.measure is not None and recorder.fun is not recorder:  # what an oracle answers is no merit
         content["merit"] = merit = float(problem.measure(result.x))
         lines.append(f"{'merit':>9}: {merit:.6g}  (of x; no method sees it)")
     if problem.f_opt is not None:

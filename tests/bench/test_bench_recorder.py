@@ -10,6 +10,7 @@ import dfo
 from dfo.bench import Recorder, solve
 from dfo.bench.budget import Budget
 from dfo.bench.cells import run_cell
+from dfo.bench.methods import check_method
 from dfo.bench.plan import Cell
 from dfo.bench.recorder import thinned
 from dfo.bench.targets import TARGETS
@@ -170,6 +171,13 @@ def test_the_bench_runs_oracles_to_the_end_of_their_budget(method):
     assert record.runs == 1
     assert 205 - 8 < record.evaluations <= 205
     assert record.best < 2.0
+
+
+def test_the_bench_runs_unrolled_problems_on_lanes():
+    record = run_cell(Cell("unrolled-influence-balancing", "es-single[population=10]", 0), Budget.of(200), None)
+    assert record.failure is None
+    assert record.evaluations == 200
+    assert check_method("es-single[population=10]").options == {"population": 10}
 
 
 def test_a_method_that_an_oracle_cannot_answer_is_a_failure_of_the_run():

@@ -165,6 +165,15 @@ def test_run_refuses_what_it_does_not_know(words, said):
     assert done.stdout == ""
 
 
+def test_run_of_an_oracle_says_the_merit_of_what_is_recommended():
+    words = ("run", "ranking-exact-quadratic-i01-d02", "--method", "zo-rank-sgd", "--budget", "200")
+    assert "merit: " in dfo(*words).stdout
+    printed = json.loads(dfo(*words, "--json").stdout)
+    assert printed["fun"] is None
+    assert printed["gap"] <= printed["merit"] < 1e-2
+    assert "These methods would do: " in dfo(*words[:3], "zo-sgd", code=2).stderr
+
+
 def test_run_fails_when_the_objective_does():
     done = dfo("run", "odd-raises-i01-d02", "--method", "scipy:Powell", code=1, paths=[SUPPORT])
     assert "RuntimeError: no value at" in done.stderr
