@@ -28,7 +28,7 @@ from dfo.protocols import Task
 from dfo.random import Key, normal, uniform
 from dfo.spaces import Box
 
-__all__ = ["CEM", "CEMState", "colored", "elite_weights"]
+__all__ = ["CEM", "CEMState", "colored", "elite_weights", "small_sample"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class CEM(Strategy):
     """Cross-entropy method: a gaussian with one standard deviation a coordinate, fitted to the elite.
 
     ``mean <- a mean + (1 - a) mean of the elite``, ``stdev <- b stdev + (1 - b) stdev of the elite``, where the
-    elite is the best share of the population and its variance is the unbiased estimate. Between bounds the
+    elite is the best share of the population and its standard deviation is the unbiased estimate. Between bounds the
     gaussian is truncated.
 
     Args:
@@ -61,7 +61,7 @@ class CEM(Strategy):
         space: where to search; filled in by the run.
         noisy: values jitter: a run is not ended because of values, and by default there are no restarts.
         max_population: bound on what restarts double.
-        elite: share of the population that is the elite, at least two members; usual are 0.1 to 0.25.
+        elite: share of the population that is the elite, at least three members (two of fewer than six).
         smoothing: share ``a`` of the old mean that is kept.
         smoothing_stdev: share ``b`` of the old standard deviations that is kept; ``1 - (3 + ln d) / (5 sqrt(d))`` by
             default, at least 0.1: what few elites say about many variances is mostly chance.
@@ -83,7 +83,7 @@ class CEM(Strategy):
         True
     """
 
-    elite: float = 0.25
+    elite: float = 0.15
     smoothing: float = 0.1
     smoothing_stdev: float | None = None
     floor: float = 0.0
@@ -124,7 +124,7 @@ class CEM(Strategy):
         return 2 * (4 + int(3 * math.log(d)))
 
     def _elite(self, n: int) -> int:
-        return max(2, round(self.elite * n))
+        return max(3 if n >= 6 else 2, round(self.elite * n))
 
     def _inside(self, G: Array) -> Array:
         return as_like(self.space.project(G), G) if isinstance(self.space, Box) else G
@@ -172,14 +172,15 @@ class CEM(Strategy):
             X = as_like(told.moved, s.mean)
         count = self._elite(s.run.regime.population)
         w = elite_weights(merit, count)
-        share = 1.0 - float(w @ w)
         if not w.any():
             return s
+        members = 1.0 / float(w @ w)
         shift, square = moments(X, s.mean, 1.0, w, w)
         mean = s.mean + (1.0 - self.smoothing) * shift
         stdev = s.stdev
-        if share > 1e-9:  # at least two different members
-            spread = xp.sqrt(xp.clip(square - shift * shift, 0.0, None) / share + self._extra(s) ** 2)
+        if members > 1.5:
+            spread = xp.sqrt(xp.clip(square - shift * shift, 0.0, None)) / small_sample(members)
+            spread = xp.sqrt(spread * spread + self._extra(s) ** 2)
             b = self._kept_stdev(int(s.mean.shape[0]))
             stdev = b * stdev + (1.0 - b) * spread
         best = np.argsort(np.where(w > 0, merit, np.inf), kind="stable")
@@ -240,6 +241,15 @@ def elite_weights(merit: Floats, count: int) -> Floats:
         k = min(count, known)
         weights[usable] = spread_over_ranks(np.where(np.arange(known) < k, 1.0 / k, 0.0), merit[usable])
     return weights
+
+
+def small_sample(k: float) -> float:
+    """Return the mean of the root of the mean square deviation of ``k`` normal numbers from their own mean.
+
+    Their standard deviation divided by this has mean 1. Without it every generation would shrink a little by itself,
+    with two elites to 0.56.
+    """
+    return math.sqrt(2.0 / k) * math.exp(math.lgamma(k / 2) - math.lgamma((k - 1) / 2))
 
 
 def colored(z: Array, color: float) -> Array:
