@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dfo
-from dfo.bench.measures.zo_rank_sgd import PAPER, drive, quadratic, rosenbrock
+from dfo.bench.measures.zo_rank_sgd import PAPER, _graph, drive, quadratic, rosenbrock
 from dfo.components.ranking import edge_weights
 from dfo.errors import InvalidArgument
 from dfo.feedback import Ranking, Values, average_ranks
@@ -38,6 +38,10 @@ def test_weights_of_a_partial_ranking_are_those_of_the_paper_and_sum_to_zero(m):
         assert w.sum() == 0
         if k >= m - 1:
             assert np.abs(w).sum() == m * m // 2
+
+
+def test_edges_and_their_neighbours_are_as_many_as_the_paper_says():
+    assert [row.measured for row in _graph()] == [0, 0, 0]
 
 
 def test_weights_are_the_edges_with_ties_and_members_not_shown():
