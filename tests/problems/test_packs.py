@@ -49,7 +49,7 @@ def test_names_are_unique_and_lead_to_their_own_pack():
 
 def test_no_two_functions_of_a_pack_are_the_same():
     for pack in PROBLEMS.values():
-        if pack.name in ("noisy", "bbob-noisy", "tuning", "ranking", "deceptive", "training", "unrolled"):
+        if pack.name in ("noisy", "bbob-noisy", "tuning", "ranking", "deceptive", "training", "unrolled", "consensus"):
             continue
         problems = [pack.make(n) for n in pack.select(pack.dims[1:2], instances=pack.instances[:1])]
         point = problems[0].space.sample(Key(3), 1)[0]

@@ -10,7 +10,18 @@ from dfo_problems import PROBLEMS, make, suites_folder
 
 FILES = sorted(suites_folder().glob("*.toml"))
 EXPECTED = {
-    *("quick", "classic", "constrained", "noisy", "tuning", "ranking", "deceptive", "training", "unrolled"),
+    *(
+        "quick",
+        "classic",
+        "constrained",
+        "consensus",
+        "noisy",
+        "tuning",
+        "ranking",
+        "deceptive",
+        "training",
+        "unrolled",
+    ),
     *("bbob", "bbob-small", "bbob-noisy", "bbob-constrained", "bbob-mixint", "bbob-largescale"),
 }
 

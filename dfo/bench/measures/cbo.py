@@ -207,7 +207,9 @@ def _fast_alpha(runs: int) -> list[Row]:
     """Alpha that grows by 5 % a step: enough for Ackley, greedy on Rastrigin at full strength."""
     rows = []
     cases: tuple[tuple[str, int, Band, str], ...] = (
-        ("Ackley", 10, (0.95, 1.0), "20/20"), ("Rastrigin", 10, (0.0, 0.35), "2/20"), ("Rastrigin", 20, (0.0, 0.2), "0/20")
+        ("Ackley", 10, (0.95, 1.0), "20/20"),
+        ("Rastrigin", 10, (0.0, 0.35), "2/20"),
+        ("Rastrigin", 20, (0.0, 0.2), "0/20"),
     )  # fmt: skip
     for name, d, band, seen in cases:
         f = make("consensus-ackley10").fun if name == "Ackley" else _full_rastrigin
