@@ -58,7 +58,7 @@ class ZORankSGD(Staged):
     """Stochastic gradient descent on directions from rankings.
 
     Args:
-        population: points of a ranking, m; 15 by default, no more than the oracle can rank or ``batch`` allows.
+        population: points of a ranking, m; ``batch`` or 15 by default, no more than the oracle can rank.
         top: how many of the best are to be named, k; all by default. Rank more before showing more: the squared
             signal over the noise is 3 m / pi for k = m and about 2 ln m for k = 1.
         lr: longest step tried, in multiples of the direction; or None to fit it: the next steps surround the one
@@ -127,12 +127,13 @@ class ZORankSGD(Staged):
 
     def plan(self, task: Task) -> ZORankSGD:
         """Fill in the sizes of the two rankings and the space."""
-        most = min(task.batch or 10**9, task.max_batch or 10**9)
+        most = task.max_batch or 10**9
+        search = max(1, min(5, (task.batch or 6) - 1)) if self.search is None else self.search
         usual = UNSURE if task.noisy or "values" not in task.gives else SURE
         return replace(
             self,
-            population=self.population or max(2, min(15, most)),
-            search=max(1, min(5, most - 1)) if self.search is None else self.search,
+            population=max(2, min(self.population or task.batch or 15, most)),
+            search=min(search, most - 1),
             reach=self.reach or usual[0],
             shrink=self.shrink or usual[1],
             restarts=task.budget is not None if self.restarts is None else self.restarts,

@@ -165,6 +165,18 @@ def test_only_the_order_counts_to_the_last_bit(transform, options):
     np.testing.assert_array_equal(path(transform), plain)
 
 
+def test_sizes_follow_the_task():
+    def sizes(options=(), **task):
+        solver = ZORankSGD(**dict(options)).plan(Task(Free(3), **task))
+        return solver.population, solver.search
+
+    assert sizes() == (15, 5)
+    assert sizes(batch=4) == (4, 3)
+    assert sizes(batch=1) == (2, 1)
+    assert sizes(batch=64, max_batch=8) == (8, 5)
+    assert sizes({"search": 0}, max_batch=8) == (8, 0)
+
+
 @pytest.mark.parametrize("f", [quadratic, rosenbrock])
 @pytest.mark.parametrize("options", [{}, PAPER, {"top": 2, "radius": 0.1}], ids=["fitted", "paper", "radius"])
 def test_a_search_never_accepts_a_worse_point(f, options):
@@ -173,15 +185,16 @@ def test_a_search_never_accepts_a_worse_point(f, options):
     assert values[-1] < values[0]
 
 
-@pytest.mark.parametrize("most", [2, 3, 8])
-def test_no_question_is_larger_than_the_oracle_ranks_and_both_units_are_counted(most):
+@pytest.mark.parametrize(("most", "options"), [(2, {}), (3, {}), (8, {}), (4, {"population": 9, "search": 9})])
+def test_no_question_is_larger_than_the_oracle_ranks_and_both_units_are_counted(most, options):
     shown = []
 
     def judge(points):
         shown.append(len(points))
         return None if len(shown) % 5 == 0 else sorted(range(len(points)), key=lambda i: float(points[i] @ points[i]))
 
-    res = dfo.minimize(dfo.RankOracle(judge, max_batch=most), np.ones(3), method="zo-rank-sgd", budget=600)
+    oracle = dfo.RankOracle(judge, max_batch=most)
+    res = dfo.minimize(oracle, np.ones(3), method="zo-rank-sgd", options=options, budget=600)
     assert max(shown) <= most
     assert (res.nit, res.nfev) == (len(shown), sum(shown))  # rankings, and items, which the budget counts
     assert res.cost == res.nfev <= 600
