@@ -51,8 +51,8 @@ class ARS:
         top: b; half of the pairs by default.
         sigma: radius of the search at the start (the paper's nu). By default a fifth of the box between two bounds
             and 0.5 elsewhere, and less above a hundred variables.
-        lr: step size at the start (the paper's alpha); ``sigma sqrt(b) / 4`` by default, whose random part is half
-            a ``sigma`` in each coordinate.
+        lr: step size at the start (the paper's alpha); ``sigma sqrt(b) / 5`` by default, whose random part is two
+            fifths of a ``sigma`` in each coordinate.
         directions: ``"gaussian"``, another name of :data:`dfo.directions.DISTRIBUTIONS`, or a law.
         schedule: how ``sigma`` and ``lr`` shrink: ``"cosine"``, ``"exponential"`` or ``"constant"`` (the paper's).
         floor: what is left of them at the end, as a share.
@@ -122,7 +122,7 @@ class ARS:
         return (self.sigma or 0.1) * self._shrunk(s)
 
     def _lr(self, s: ARSState) -> float:
-        return (self.lr or (self.sigma or 0.1) * math.sqrt(self._top) / 4.0) * self._shrunk(s)
+        return (self.lr or (self.sigma or 0.1) * math.sqrt(self._top) / 5.0) * self._shrunk(s)
 
     def _drawn(self, s: ARSState) -> Directions:
         return Directions(distribution(self.directions), s.key.child(s.step), self._pairs, s.x)

@@ -185,7 +185,7 @@ class GuidedES:
         sigma = self._sigma(s)
         if self.rule in ("sgd", "momentum"):
             return float(4.0 * sigma * sigma * s.x.shape[0] / self.beta)
-        return sigma * math.sqrt(s.x.shape[0]) / 15.0 if self.rule == "clipup" else 0.5 * sigma
+        return sigma * math.sqrt(s.x.shape[0]) / 30.0 if self.rule == "clipup" else 0.5 * sigma
 
     def _drawn(self, s: GuidedESState) -> Directions:
         return Directions(Guided(s.basis, self.alpha), s.key.child(s.step), self._pairs, s.x)

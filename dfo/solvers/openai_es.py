@@ -29,7 +29,10 @@ from dfo.protocols import CONSTRAINTS, Task
 from dfo.random import Key
 from dfo.spaces import Box, Space
 
-__all__ = ["OpenAIES", "OpenAIESState"]
+__all__ = ["STEP", "OpenAIES", "OpenAIESState"]
+
+STEP = 2.5
+"""Default step of plain descent, in standard deviations along the mean direction, whose weights sum to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +49,13 @@ class OpenAIESState:
 
 @dataclass(frozen=True)
 class OpenAIES:
-    """Evolution strategy with a fixed shape of the cloud, rank shaping and Adam.
+    """Evolution strategy with a fixed shape of the cloud, rank shaping and mirrored directions.
 
-    Uses only the order of the values of one generation, so it takes rankings too. Memory beside the point: two
-    arrays of its size. Defaults are free of the scale of f: utilities depend on ranks, and the step size is a
-    multiple of ``sigma``. Both shrink over the budget (over 1000 evaluations a variable where none is given).
+    Uses only the order of the values of one generation, so it takes rankings too. Defaults are free of the scale of
+    f: utilities depend on ranks, and the step size is a multiple of ``sigma``. Both shrink over the budget (over 1000
+    evaluations a variable where none is given). The default rule is plain descent: it needs no memory beside the
+    point, and its steps grow shorter with the noise of the estimate, where the Adam of the paper (``rule="adam"``)
+    moves every coordinate as far, those without a slope at random.
 
     Low-rank directions (EGGROLL) are ``directions=dfo.directions.LowRank(...)``. The variant for fine-tuning language
     models is ``OpenAIES(population=30, mirrored=False, shaping="standardized", rule="sgd", sigma=1e-3, lr=5e-7,
@@ -64,7 +69,7 @@ class OpenAIES:
         directions: ``"gaussian"``, another name of :data:`dfo.directions.DISTRIBUTIONS`, or a law.
         mirrored: evaluate both ends of every direction.
         shaping: utilities: ``"centered"`` ranks, ``"nes"``, ``"log"``, ``"standardized"`` values or ``"none"``.
-        rule: ``"adam"``, ``"clipup"``, ``"sgd"``, ``"momentum"``, ``"sign"`` or ``"amsgrad"``.
+        rule: ``"sgd"``, ``"adam"`` (the paper's), ``"clipup"``, ``"momentum"``, ``"sign"`` or ``"amsgrad"``.
         betas: decay of the first and second moment.
         eps: of Adam.
         l2: pull towards 0: ``l2 x`` is added to ``sigma g`` (0.005 in the paper).
@@ -89,7 +94,7 @@ class OpenAIES:
     directions: str | Distribution = "gaussian"
     mirrored: bool = True
     shaping: Shaping = "centered"
-    rule: descent.Rule = "adam"
+    rule: descent.Rule = "sgd"
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     l2: float = 0.0
@@ -157,12 +162,12 @@ class OpenAIES:
         if self.lr is not None:
             return self.lr * self._shrunk(s)
         sigma = self._sigma(s)
-        if self.rule == "clipup":  # a share of the radius of the cloud
-            return sigma * math.sqrt(size(s.x)) / 15.0
-        if self.rule in ("sgd", "momentum"):  # a step of sigma times the mean direction, its weights summing to 1
+        if self.rule == "clipup":  # the cloud is 15 times the fastest step (Toklu et al. 2020, section 4)
+            return sigma * math.sqrt(size(s.x)) / 30.0
+        if self.rule in ("sgd", "momentum"):  # 2.5 sigma times a mean direction whose weights sum to 1
             kind: Shaping = self.shaping if self.shaping in ("centered", "nes", "log") else "centered"
             share = float(np.abs(by_rank(kind, self._n)).sum()) if self.shaping != "standardized" else 0.8 * self._n
-            return sigma**2 * self._n / max(share, 1e-300)
+            return STEP * sigma**2 * self._n / max(share, 1e-300)
         return 0.5 * sigma
 
     def _drawn(self, s: OpenAIESState) -> Directions:

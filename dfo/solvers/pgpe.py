@@ -54,9 +54,9 @@ class PGPE:
         population: members of a generation; ``4 + floor(3 ln d)`` by default.
         sigma: first standard deviation. By default a fifth of the box between two bounds and 0.5 elsewhere, and
             less above a hundred variables, so that the cloud has a radius of at most 5 (2 in a box).
-        lr: step size of the rule at the start, which then shrinks and grows with the cloud. By default 1/15 of
-            the cloud's radius ``|sigma|`` for ClipUp (its section 4 takes 1/30, for long runs), half a
-            standard deviation for Adam and its kin, and 4 for sgd and momentum, whose gradient is the cloud's size.
+        lr: step size of the rule at the start, which then shrinks and grows with the cloud. By default 1/30 of
+            the cloud's radius ``|sigma|`` for ClipUp (so that its fastest step is 1/15 of it, as in its section 4), half
+            a standard deviation for Adam and its kin, and 4 for sgd and momentum, whose gradient is the cloud's size.
         lr_sigma: step size of the standard deviations.
         max_change: most that a standard deviation may change in a step, as a share of it.
         shaping: utilities: ``"centered"`` ranks, ``"nes"``, ``"log"``, ``"standardized"`` values or ``"none"``.
@@ -137,7 +137,7 @@ class PGPE:
             return (self.lr or 4.0) * share
         radius = descent.norm(s.stdev)
         first = (self.sigma or 0.1) * math.sqrt(s.x.shape[0])  # its radius at the start
-        usual = first / 15.0 if self.rule == "clipup" else 0.5 * (self.sigma or 0.1)
+        usual = first / 30.0 if self.rule == "clipup" else 0.5 * (self.sigma or 0.1)
         return (self.lr or usual) * share * radius / first
 
     def ask(self, s: PGPEState) -> Points:

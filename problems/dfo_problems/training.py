@@ -33,7 +33,7 @@ from dfo.spaces import Free
 from dfo_problems.digits import Labels, load_digits, split
 from dfo_problems.pack import Cell, Pack
 
-__all__ = ["MLP", "TRAINING", "accuracy", "network"]
+__all__ = ["MLP", "TRAINING", "Training", "accuracy"]
 
 Activation = Literal["tanh", "relu"]
 
@@ -92,11 +92,6 @@ class MLP:
         result: Array = (xp.log(xp.exp(scores).sum(-1)) - right).mean(-1)
         return result
 
-    def hits(self, x: Array, data: Floats, labels: Labels) -> float:
-        """Return the share of the rows of ``data`` that the network ``x``, ``(d,)``, puts into their class."""
-        found = to_numpy(self.scores(x[None], as_like(data, x)))[0].argmax(axis=-1)
-        return float((found == labels).mean())
-
 
 @lru_cache(maxsize=4)
 def _parts(name: str) -> tuple[Floats, Labels, Floats, Labels]:
@@ -111,11 +106,27 @@ def _parts(name: str) -> tuple[Floats, Labels, Floats, Labels]:
     return split(X, y, 3 * len(X) // 4, Key(0, (name,)))
 
 
-def network(function: str) -> MLP:
-    """Return the network, with its training part, of a function of the pack such as ``"digits-tanh"``."""
-    name, _, activation = function.rpartition("-")
-    data, labels, _, _ = _parts(name)
-    return MLP(data, labels, HIDDEN[name], "relu" if activation == "relu" else "tanh")
+class Training(Minibatch):
+    """The minibatch losses of a network on a data set, and what it is worth on rows that no solver sees.
+
+    Args:
+        function: of the pack, such as ``"digits-tanh"``.
+    """
+
+    def __init__(self, function: str) -> None:
+        name, _, activation = function.rpartition("-")
+        data, labels, self._data, self._labels = _parts(name)
+        self.network = MLP(data, labels, HIDDEN[name], "relu" if activation == "relu" else "tanh")
+        super().__init__(self.network.loss, len(labels), min(MINIBATCH, len(labels) // 3))
+
+    def exact(self, x: Any) -> float:
+        """Return the mean cross-entropy of the weights ``x``, ``(d,)``, on the whole training part."""
+        return float(self.network.loss(x[None])[0])
+
+    def accuracy(self, x: Any) -> float:
+        """Return the share of the test part that the weights ``x``, ``(d,)``, put into its class."""
+        found = to_numpy(self.network.scores(x[None], as_like(self._data, x)))[0].argmax(axis=-1)
+        return float((found == self._labels).mean())
 
 
 def accuracy(function: str, x: Any) -> float:
@@ -125,27 +136,21 @@ def accuracy(function: str, x: Any) -> float:
         function: of the pack, such as ``"digits-tanh"``.
         x: weights.
     """
-    _, _, data, labels = _parts(function.rpartition("-")[0])
-    return network(function).hits(x, data, labels)
+    return Training(function).accuracy(x)
 
 
 def _build(cell: Cell) -> Problem:
-    net = network(cell.function)
-    n = len(net.labels)
-
-    def measure(x: Any) -> float:
-        return float(net.loss(x[None])[0])
-
+    fun = Training(cell.function)
     return Problem(
         name=cell.name,
-        space=Free(net.dim),
-        fun=Minibatch(net.loss, n, min(MINIBATCH, n // 3)),
-        x0=net.start(Key(cell.instance or 0, (cell.function,))),
-        measure=measure,
+        space=Free(fun.network.dim),
+        fun=fun,
+        x0=fun.network.start(Key(cell.instance or 0, (cell.function,))),
+        measure=fun.exact,
         noisy=True,
         group=TRAINING.group(cell.function),
         tags=frozenset({"network", "minibatch"}),
-        reference="data sets of scikit-learn; cross-entropy",
+        reference="data sets of scikit-learn; mean cross-entropy of a multi-layer perceptron",
     )
 
 
