@@ -116,8 +116,8 @@ class LMMAES(Strategy):
         y, _ = moments(G, s.mean, s.sigma, w)  # (d,) sum_k w_k y_k
         z = _undone(y, s.M[: s.used], r.c_d)  # (d,) sum_k w_k z_k
         path = (1 - r.c_sigma) * s.path + math.sqrt(mu_eff * r.c_sigma * (2 - r.c_sigma)) * z  # line 11
-        keep, take = as_like(1 - r.c_c, z), as_like(np.sqrt(mu_eff * r.c_c * (2 - r.c_c)), z)
-        M = keep[:, None] * s.M + take[:, None] * z  # line 13
+        M: Any = s.M * as_like(1 - r.c_c, z)[:, None]  # line 13
+        _transform(M, 1.0, as_like(np.sqrt(mu_eff * r.c_c * (2 - r.c_c)), z)[:, None], z[None])
         pace = 0.5 * r.c_sigma * (float(path @ path) / d - 1)  # line 14
         mean = s.mean + s.sigma * y  # line 10
         sigma = bounded_steps(s.sigma * math.exp(min(pace, 1.0)), mean)
@@ -143,7 +143,7 @@ def _coefficients(S: Any, gram: Any, c_d: Floats) -> tuple[float, Any]:
 
 
 def _transform(points: Any, a: float, b: Any, M: Any) -> None:
-    """Turn ``points`` (n, d) into ``a points + b M`` in place, with no second array of that size."""
+    """Turn ``points`` (n, d) into ``a points + b M`` in place, with no second array of its size."""
     if is_torch(points):
         points.addmm_(b, M, beta=a)
         return
@@ -155,8 +155,10 @@ def _transform(points: Any, a: float, b: Any, M: Any) -> None:
 
 def _undone(y: Any, M: Any, c_d: Floats) -> Any:
     """Return the ``z`` of a step ``y``: the inverse of every factor, by Sherman and Morrison."""
-    z = y
+    z, scale = y * 1.0, 1.0
     for i in reversed(range(len(M))):
         c, v = float(c_d[i]), M[i]
-        z = (z - c / (1 - c + c * float(v @ v)) * float(v @ z) * v) / (1 - c)
+        z -= (c * (v @ z) / (1 - c + c * (v @ v))) * v
+        scale /= 1 - c
+    z *= scale
     return z

@@ -95,7 +95,7 @@ class SNES(Strategy):
         xp, d, stdev = namespace(s.mean), int(s.mean.shape[0]), self._steps(s)
         u = shaped("nes", told)
         lr_sigma = self.lr_sigma or min(1.0, (3 + math.log(d)) / (5 * math.sqrt(d)))
-        slope, curve = moments(G, s.mean, stdev, u, u)
+        slope, curve = moments(G, s.mean, stdev, u, u, self.mirrored)
         pace = xp.clip(0.5 * lr_sigma * (curve - float(u.sum())), -5.0, 5.0)
         mean = s.mean + self.lr * stdev * slope
         return replace(s, mean=mean, stdev=bounded_steps(s.stdev * xp.exp(pace), mean))

@@ -364,7 +364,7 @@ def _robust_rows(seeds: int) -> list[Row]:
         values = [ranked(method, seed) for seed in range(seeds)]
         rows.append(
             Row(
-                f"{method}: f over f(x0), 1500 members ranked 8 at a time, a tenth skipped, sphere d=5, median", "< 1e-3",
+                f"{method}: f over f(x0), 1500 members ranked 8 at a time, a tenth skipped, sphere d=5", "< 1e-3",
                 statistics.median(values), statistics.median(values) < 1e-3, "directional", seeds,
             )
         )  # fmt: skip
