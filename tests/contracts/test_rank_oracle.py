@@ -123,3 +123,20 @@ def test_the_budget_counts_items_and_nit_the_rankings():
     oracle = RankOracle.of(lambda x: float(x @ x), skip=0.5)
     res = dfo.minimize(oracle, np.ones(3), method="cma", budget=80, stop=dfo.MaxSteps(4))
     assert (res.nit, res.nfev, res.cost) == (4, 28, 28.0)
+
+
+# ---------------------------------------------------------------------- what a run on rankings may not lose
+
+
+@pytest.mark.parametrize("method", ["cma", "sep-cma", "snes", "xnes", "lm-ma-es", "random", "zo-rank-sgd", "gld"])
+def test_a_run_on_exact_rankings_ends_with_the_best_that_it_had(method):
+    """Neither a restart nor a comparison of ranks of two questions may throw the result away."""
+    seen = []
+    oracle = RankOracle.of(lambda X: (X * X).sum(axis=1), vectorized=True)
+    res = dfo.minimize(
+        oracle, np.ones(2), method=method, budget=2400, seed=1,
+        callback=lambda p: seen.append(float(p.recommended() @ p.recommended())),
+    )  # fmt: skip
+    assert res.x @ res.x <= max(100 * min(seen), 1e-20)
+    if method in ("random", "zo-rank-sgd", "gld"):  # which only move to what they have compared
+        assert (np.diff(seen) <= 0).all()
