@@ -88,7 +88,7 @@ def almost_sure(pace: float, draws: int = 400_000) -> float:
 
 
 def ends(solver: Any, f: Callable[[Any], Any], starts: Callable[[Key], Floats], steps: int, runs: int) -> Floats:
-    """Return ``(runs, d)`` consensus points after ``steps`` steps from particles ``starts(key)``."""
+    """Return ``(runs, d)`` consensus points after ``steps`` steps from ``starts(key)``, or once all particles agree."""
     points = []
     for run in range(runs):
         key = Key(run, (type(solver).__name__,))
@@ -97,6 +97,8 @@ def ends(solver: Any, f: Callable[[Any], Any], starts: Callable[[Key], Floats], 
         for _ in range(steps):
             batch = solver.ask(state)
             state = solver.tell(state, batch, Values(np.asarray(f(batch.dense()))))
+            if solver.finished(state):
+                break
         points.append(state.c)
     return np.stack(points)
 
@@ -165,7 +167,7 @@ def descent(f: Callable[[Any], Any], x: Floats, lr: float, steps: int) -> float:
 def _canyon(runs: int) -> list[Row]:
     f, start = make("consensus-canyon").fun, around(8.0, 0.5, 200, 2)
     make_solver, rows = solver_class("cbo"), []
-    options = {"population": 200, "alpha": 100.0, "kick": 0.0, "restarts": "none"}
+    options = {"population": 200, "alpha": 100.0, "kick": 0.0, "restarts": "none", "xtol": 1e-6}
     plain = make_solver(noise="isotropic", sigma=1.6, dt=0.01, **options)
     for steps, least in ((250, 0.9), (1000, 0.96)):
         claim = f"canyon: share of {runs} runs that end within 0.5 of the minimiser, {steps} steps of 200 particles"
@@ -181,7 +183,7 @@ def _canyon(runs: int) -> list[Row]:
 
 def _rastrigin(runs: int) -> list[Row]:
     rows, make_solver = [], solver_class("cbo")
-    base = {"population": 100, "kick": 0.0, "restarts": "none"}
+    base = {"population": 100, "kick": 0.0, "restarts": "none", "xtol": 1e-6}
     strong: tuple[tuple[int, float, Band], ...] = (
         (2, 1.0, (0.95, 1.0)), (20, 8.0, (0.9, 1.0)), (20, 5.1, (0.0, 0.5)), (20, 3.0, (0.0, 0.4))
     )  # fmt: skip
@@ -214,7 +216,14 @@ def _fast_alpha(runs: int) -> list[Row]:
     for name, d, band, seen in cases:
         f = make("consensus-ackley10").fun if name == "Ackley" else _full_rastrigin
         solver = solver_class("cbo")(
-            population=100, noise="anisotropic", sigma=5.1, dt=0.01, alpha=Growth(30.0, 1.05), kick=0.0, restarts="none"
+            population=100,
+            noise="anisotropic",
+            sigma=5.1,
+            dt=0.01,
+            alpha=Growth(30.0, 1.05),
+            kick=0.0,
+            restarts="none",
+            xtol=1e-6,
         )
         points = ends(solver, f, partial(_inside, d), 1500, runs)
         claim = f"{name}, d={d}, sigma=5.1, alpha=30 growing 5 % a step: share of {runs} runs within 0.25"
