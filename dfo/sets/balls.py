@@ -14,7 +14,7 @@ import numpy as np
 from dfo.arrays import Array, namespace
 from dfo.errors import InvalidArgument
 from dfo.random import Key, normal, signs, uniform
-from dfo.sets.convex import Convex, dirichlet, floating, positive, waterline
+from dfo.sets.convex import Convex, dirichlet, floating, lowered, positive
 
 __all__ = ["Ball", "KSparse", "L1Ball", "L2Ball", "LInfBall", "Simplex", "length", "sign"]
 
@@ -103,8 +103,7 @@ class Simplex(Ball):
 
     def project(self, x: Any) -> Array:
         """Return the nearest point: all coordinates lowered by one level, negative ones cut."""
-        x = floating(x)
-        nearest: Array = namespace(x).clip(x - waterline(x, self.radius), 0.0, None)
+        nearest: Array = lowered(floating(x), self.radius)
         return nearest
 
     def sample(self, key: Key, n: int) -> Array:
@@ -150,7 +149,7 @@ class L1Ball(Ball):
         x = floating(x)
         xp, a = namespace(x), abs(x)
         inside = xp.sum(a, axis=-1, keepdims=True) <= self.radius
-        nearest: Array = xp.where(inside, x, sign(x) * xp.clip(a - waterline(a, self.radius), 0.0, None))
+        nearest: Array = xp.where(inside, x, sign(x) * lowered(a, self.radius))
         return nearest
 
     def sample(self, key: Key, n: int) -> Array:
@@ -288,6 +287,5 @@ class KSparse(Ball):
         xp, a, most = namespace(x), abs(x), self.k * self.radius
         clipped = xp.clip(a, 0.0, self.radius)
         inside = xp.sum(clipped, axis=-1, keepdims=True) <= most
-        level = xp.clip(a - waterline(a, most, self.radius), 0.0, self.radius)
-        nearest: Array = sign(x) * xp.where(inside, clipped, level)
+        nearest: Array = sign(x) * xp.where(inside, clipped, lowered(a, most, self.radius))
         return nearest

@@ -85,7 +85,7 @@ class Product(Convex):
 
     def _each(self, x: Any, of: Callable[[Any, Any], Any]) -> Any:
         x = floating(x)
-        return namespace(x).concat([of(part, piece) for part, piece in self._pieces(x)], axis=-1)
+        return namespace(x).concat([as_like(of(part, piece), piece) for part, piece in self._pieces(x)], axis=-1)
 
     def lmo(self, s: Any) -> Array:
         """Return the lowest point of each set."""

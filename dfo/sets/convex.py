@@ -18,7 +18,7 @@ from dfo.errors import InvalidArgument
 from dfo.random import Key, normal, uniform
 from dfo.spaces import Box
 
-__all__ = ["Convex", "ConvexSet", "dirichlet", "floating", "is_convex", "positive", "waterline"]
+__all__ = ["Convex", "ConvexSet", "dirichlet", "floating", "is_convex", "lowered", "positive"]
 
 
 @runtime_checkable
@@ -156,19 +156,26 @@ def positive(name: str, value: float) -> None:
         raise InvalidArgument(f"{name}: expected a positive finite number, got {value!r}.")
 
 
-def waterline(a: Any, total: Any, cap: float = math.inf) -> Any:
-    """Return the level ``t`` with ``sum clip(a - t, 0, cap) = total`` along the last axis, ``(..., 1)``.
+def lowered(a: Any, total: float, cap: float = math.inf) -> Any:
+    """Return ``clip(a - t, 0, cap)`` with the level ``t`` at which its sum is ``total``, along the last axis.
 
-    The level by which projections onto simplices and l1 balls shift their coordinates: bisection to the
-    right linear piece, then its exact root.
+    What projections onto simplices and l1 balls do to their coordinates. The level comes from the sorted
+    coordinates without a cap; with one, from bisection to the right linear piece and its exact root.
 
     Args:
         a: ``(..., d)``.
-        total: a number, at most ``d cap``.
+        total: at most ``d cap``.
         cap: most of one coordinate.
     """
     xp, d = namespace(a), a.shape[-1]
-    high = xp.max(a, axis=-1, keepdims=True)
+    a = a - xp.max(a, axis=-1, keepdims=True)  # large numbers must not swallow the total
+    if cap == math.inf:
+        falling = -xp.sort(-a, axis=-1)
+        count = as_like(np.arange(1.0, d + 1.0), a)
+        above = as_like(falling * count > xp.cumsum(falling, axis=-1) - total, a)  # the first k: those that stay > 0
+        level = (xp.sum(falling * above, axis=-1, keepdims=True) - total) / xp.sum(above, axis=-1, keepdims=True)
+        return xp.clip(a - level, 0.0, None)
+    high = xp.zeros_like(a[..., :1])
     low = xp.min(a, axis=-1, keepdims=True) - total / d
     for _ in range(8 - round(math.log2(float(xp.finfo(a.dtype).eps)))):
         middle = low / 2 + high / 2
@@ -177,4 +184,5 @@ def waterline(a: Any, total: Any, cap: float = math.inf) -> Any:
     rest = a - low
     free = as_like((rest > 0.0) & (rest < cap), a)
     count = xp.clip(xp.sum(free, axis=-1, keepdims=True), 1.0, None)
-    return low + (xp.sum(xp.clip(rest, 0.0, cap), axis=-1, keepdims=True) - total) / count
+    level = low + (xp.sum(xp.clip(rest, 0.0, cap), axis=-1, keepdims=True) - total) / count
+    return xp.clip(a - level, 0.0, cap)

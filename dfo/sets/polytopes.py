@@ -16,7 +16,8 @@ import numpy as np
 
 from dfo.arrays import Array, Floats, as_like, namespace, to_numpy
 from dfo.errors import InvalidArgument
-from dfo.sets.convex import Convex, floating
+from dfo.random import Key, integers
+from dfo.sets.convex import Convex, dirichlet, floating
 
 __all__ = ["Birkhoff", "Polytope"]
 
@@ -129,6 +130,11 @@ class Polytope(Convex):
             return as_like(self.vertices[np.argmin(np.asarray(to_numpy(slopes)) @ self.vertices.T, axis=-1)], slopes)
         v: Array = _rowwise(s, self._lowest)
         return v
+
+    def sample(self, key: Key, n: int) -> Array:
+        """Return ``(n, d)`` points: random mixtures of four vertices, or of four ends in a coordinate (not uniform)."""
+        picked = self._ends[integers(key.child("ends"), len(self._ends), (n, 4))]
+        return np.asarray(np.einsum("nk,nkd->nd", dirichlet(key.child("weights"), n, 4), picked))
 
     def _nearest(self, x: Floats) -> Floats:
         from scipy.optimize import nnls
