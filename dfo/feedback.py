@@ -92,6 +92,8 @@ class Values:
                 continue
             if name == "failed":  # None means that nothing failed
                 a, b = (np.zeros(k, bool) if v is None else v for k, v in ((n, a), (m, b)))
+            if name == "behaviour":  # what failed, or nobody, has none: it is not known how wide it would be
+                a, b = _as_wide(a, b, n), _as_wide(b, a, m)
             both[name] = np.concatenate([a, b])
         return Values(**both, notes=(*self.notes, *((i + n, text) for i, text in other.notes)))
 
@@ -162,6 +164,13 @@ class Texts:
 
 Feedback: TypeAlias = Values | Ranking | Slopes | Residual | Texts
 """What an oracle may answer."""
+
+
+def _as_wide(rows: Array | None, other: Array | None, n: int) -> Array:
+    """Return ``n`` rows, of NaN and as wide as ``other`` where they have no width of their own."""
+    if rows is not None and (rows.shape[1] or other is None):
+        return rows
+    return np.full((n, 0 if other is None else other.shape[1]), np.nan)
 
 
 def average_ranks(values: Floats) -> Floats:
