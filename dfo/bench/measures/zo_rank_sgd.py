@@ -22,6 +22,8 @@ from dfo.solvers import SOLVERS, solver_class
 __all__ = ["rank_sgd"]
 
 Landscape = Callable[[Any], Any]
+PUBLISHED = "Tang, Rybin and Chang 2024, arXiv:2303.03751"
+SIMULATED = "independent simulation in the settings of arXiv:2303.03751"
 PAPER: dict[str, Any] = {
     "population": 15, "radius": 0.01, "lr": 50.0, "shrink": 0.1, "search": 5, "accumulate": False
 }  # fmt: skip
@@ -64,7 +66,7 @@ def _graph() -> list[Row]:
         formula_w = np.where(np.arange(m) < k, m - 1 - 2 * np.arange(m), -k)
         gap = max(abs(w.sum()), abs(count - len(counted)), np.abs(w - by_hand).max(), np.abs(w - formula_w).max())
         weights = max(weights, float(gap))
-    source = "section 5.2, counted for every k <= m <= 8"
+    source = f"{PUBLISHED}; counted for every k <= m <= 8"
     return [
         Row("|E| = k m - (k^2 + k)/2: largest difference", "0", edges, edges == 0, source),
         Row("|N(E)| = m^2 k + m k^2 - k^3 + k^2 - 4 m k + 2 k: largest difference", "0", shared, shared == 0, source),
@@ -80,7 +82,7 @@ SIGNAL: tuple[tuple[int, int, float, float, float], ...] = (
     (15, 5, 1.389, 0.2194, 8.79),
     (15, 15, 2 / np.pi**0.5, 4 * 16 / (3 * 15 * 14), 12.53),
 )
-"""m, k, signal, noise and their ratio s^2 / n (section 5.3)."""
+"""m, k, signal, noise and their ratio s^2 / n: order statistics; in closed form for k = m."""
 
 
 def _signal(rankings: int) -> list[Row]:
@@ -92,7 +94,7 @@ def _signal(rankings: int) -> list[Row]:
         best_first = np.argsort(z[:, :, 0], axis=1)
         p = np.einsum("m,rmd->rd", w / edges, np.take_along_axis(z, best_first[:, :, None], axis=1))
         got_s, got_n = float(-p[:, 0].mean()), float(p[:, 1].var())
-        where, source = f"of ({m}, {k})-rankings", "section 5.3"
+        where, source = f"of ({m}, {k})-rankings", "theory: order statistics of a linear function"
         claims = (("signal s", s, got_s, 0.01), ("noise n", n, got_n, 0.02), ("s^2/n", ratio, got_s**2 / got_n, 0.03))
         for name, expected, got, tolerance in claims:
             text, seen = f"{expected:.4g} +- {tolerance:.0%}", interval(-p[:, 0]) if name[0:2] == "si" else ""
@@ -145,8 +147,8 @@ FIXED = {(5, 5): 0.91, (5, 1): 4.6, (15, 15): 6.9e-2, (15, 5): 0.18, (15, 1): 2.
 
 
 def _published(seeds: int) -> list[Row]:
-    """Return the rows of section 5.6."""
-    rows, source, marks = [], "section 5.6", (100, 200, 500)
+    """Return the rows on runs in the settings of the paper."""
+    rows, source, marks = [], SIMULATED, (100, 200, 500)
     for k, expected in SEARCHED.items():
         values = _runs(quadratic, marks, seeds, top=k, **PAPER)
         for i, mark in enumerate(marks):
@@ -176,12 +178,12 @@ def _floors(seeds: int) -> list[Row]:
 
     steps = floor(lr=0.1, search=0, radius=1e-3) / floor(lr=0.05, search=0, radius=1e-3)
     claim, text = "|x|^2, d=100: mean f on the floor, eta=0.1 over eta=0.05", "4 +- 15 %"
-    rows.append(Row(claim, text, steps, holds_within(steps, 4.0, 0.15), "section 5.6", seeds))
+    rows.append(Row(claim, text, steps, holds_within(steps, 4.0, 0.15), "theory", seeds))
     fixed = np.median(_runs(quadratic, (500,), seeds, **PAPER))
     decayed = np.median(_runs(quadratic, (500,), seeds, **PAPER | {"radius_decay": 0.5}))
     fitted = np.median(_runs(quadratic, (500,), seeds))
     claim = "|x|^2, d=100, line search, 500 steps: f with mu/sqrt(1+t), over f with constant mu"
-    rows.append(Row(claim, "< 1", float(decayed / fixed), bool(decayed < fixed), "section 5.8", seeds))
+    rows.append(Row(claim, "< 1", float(decayed / fixed), bool(decayed < fixed), "theory", seeds))
     claim = "|x|^2, d=100, 500 steps: f with fitted lengths (the default), over f with the paper's"
     rows.append(Row(claim, "< 1", float(fitted / fixed), bool(fitted < fixed), "ours", seeds))
     return rows
@@ -199,7 +201,7 @@ def _baseline(seeds: int) -> list[Row]:
             ratios.append(values[-1] / theirs.fun)
         got = float(np.median(ratios))
         claim = f"{name}, d=100, {marks} steps: f over that of GLD-Fast at as many queries, median"
-        rows.append(Row(claim, "< 1", got, got < 1.0, "section 5.6, published", seeds))
+        rows.append(Row(claim, "< 1", got, got < 1.0, PUBLISHED, seeds))
     return rows
 
 
@@ -244,7 +246,7 @@ def _losses(seeds: int) -> list[Row]:
         rows.append(Row(claim, reference + f", exact {ranks:.2g}", float(people), bool(people < 1), "ours", seeds))
     got = medians["zo-rank-sgd"] / medians["gld"]
     claim = f"{what}, of people: f of zo-rank-sgd over that of gld"
-    rows.append(Row(claim, "< 1 (robust to label noise)", got, got < 1.0, "section 5.6, published", seeds))
+    rows.append(Row(claim, "< 1 (robust to label noise)", got, got < 1.0, PUBLISHED, seeds))
     return rows
 
 
