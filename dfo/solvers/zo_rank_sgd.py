@@ -7,7 +7,7 @@ normalised gradient, so that the learning rate is a length. A second ranking, of
 several lengths, finds the length; where no step is better than staying, the next direction is averaged with this one.
 
 References: Tang, Rybin and Chang 2024, "Zeroth-order optimization meets human feedback: provable learning via
-ranking oracles", ICLR, arXiv:2303.03751 (Algorithms 1 and 2; the rule of averaging until success is that of the
+ranking oracles", ICLR, arXiv:2303.03751 (with its line search; the rule of averaging until success is that of the
 authors' notebook, whose weights m - 2r do not sum to zero and are not used here).
 """
 

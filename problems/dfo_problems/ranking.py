@@ -13,7 +13,7 @@
 nothing else: the judge's errors come with the seed of the run. The *merit* is the value of what a method recommends
 after each ranking; a budget counts the points shown.
 
-References: Tang, Rybin and Chang 2024, arXiv:2303.03751, section 4.1 (both functions, d = 100, start N(0, I)).
+References: Tang, Rybin and Chang 2024, arXiv:2303.03751 (both functions, d = 100, start N(0, I)).
 """
 
 from __future__ import annotations
