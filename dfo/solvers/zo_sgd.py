@@ -211,7 +211,8 @@ class ZOSGD(Staged):
         if s.worse < 3:
             return replace(s, worse=s.worse + 1)
         memory = descent.first_moments(self._plain_rule, s.x)
-        return replace(s, x=copy(s.best_x), lr=0.5 * s.lr, worse=0, moments=memory)
+        back = replace(s, x=copy(s.best_x), lr=0.5 * s.lr, moments=memory)
+        return replace(back, worse=0, best_level=np.inf)  # measured again there: a lucky value is no level
 
     # ------------------------------------------------------------------ estimate and move
 
@@ -242,7 +243,9 @@ class ZOSGD(Staged):
         )  # fmt: skip
         if self.rule == "conservative":
             return replace(s, stage="compare")
-        return self._after(self._refit(self._move(s, w)))
+        fitted = self._refit(s)
+        went_back = fitted.lr < s.lr  # the estimate belongs to the point that was left
+        return self._after(fitted if went_back else self._move(fitted, w))
 
     def _rate(self, s: ZOSGDState) -> float:
         return float(s.lr / (1.0 + s.age) ** self.decay)
@@ -302,7 +305,7 @@ class ZOSGD(Staged):
 
     def recommend(self, s: ZOSGDState) -> Any:
         """Return the current point (the best one, while the step size is being fitted)."""
-        return copy(s.x if s.best_x is None else s.best_x)
+        return copy(s.x if s.best_x is None or self.rule == "conservative" else s.best_x)
 
     def gauges(self, s: ZOSGDState) -> dict[str, float]:
         """Return the step size and the mean value of the last step."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from dfo.arrays import is_torch, to_numpy
 from dfo.batch import Batch, Linear
-from dfo.errors import EvaluationWarning, UnknownName
+from dfo.errors import EvaluationWarning, InvalidArgument, UnknownName
 from dfo.run.minimize import minimize
 from dfo.sets import Convex, L1Ball, Shifted, Simplex
 from dfo.spaces import Box
@@ -151,6 +151,11 @@ def convex_sets(s: Subject) -> None:
     """
     if "convex" not in s.spaces:
         raise Skipped("it does not move in convex sets")
+    simplex: Any = SETS["simplex"](2)
+    try:
+        s.planned(simplex)
+    except InvalidArgument as refusal:
+        raise Skipped(f"this configuration refuses them: {refusal}") from None
 
     def body(seed: int, d: int, kind: str, landscape: str, budget: int) -> None:
         space = SETS[kind](d)

@@ -248,3 +248,31 @@ def test_the_iterate_stays_in_a_convex_set_and_reaches_the_nearest_point(space):
 def test_rules_that_rescale_coordinates_are_refused_in_a_convex_set():
     with pytest.raises(InvalidArgument, match="zo-mirror"):
         dfo.minimize(quadratic, dfo.Simplex(4), method=dfo.ZOSGD(rule="adam"), budget=100)
+
+
+def test_going_back_leads_to_where_the_lowest_level_was_measured():
+    """A step after the lowest level may lead up; the point before it is the one to go back to, and is asked again."""
+    solver = dfo.ZOSGD(samples=2).plan(dfo.Task(dfo.Free(3)))
+    state = solver.init(np.ones(3), Key(0))
+    batch = solver.ask(state)
+    state = solver.tell(state, batch, Values(np.array([quadratic(x) for x in batch.dense()])))
+    low = state.x
+    for level in (1.0, 5.0, 5.0, 5.0, 5.0):  # told, whatever was asked
+        state = solver.tell(state, solver.ask(state), Values(np.full(4, level)))
+    np.testing.assert_array_equal(state.x, low)
+    assert state.best_level == np.inf
+    state = solver.tell(state, solver.ask(state), Values(np.full(4, 2.0)))
+    assert state.best_level == 2.0
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum", "conservative", "svrg"])
+def test_recommendations_under_noise_are_better_than_the_start(rule):
+    key = Key(4)
+
+    def noisy(X):
+        return (X * X).sum(axis=1) + 0.5 * normal(key.child(float(X.sum()).hex()), (len(X),))
+
+    res = dfo.minimize(
+        noisy, np.ones(20), method=dfo.ZOSGD(rule=rule), budget=6000, noise=True, vectorized=True, seed=1
+    )  # fmt: skip
+    assert res.x @ res.x < 5.0
