@@ -30,7 +30,7 @@ class Growth:
 
     Example:
         >>> from dfo.solvers.cbo import Growth
-        >>> Growth(30.0, 1.05)(2)
+        >>> round(Growth(30.0, 1.05)(2), 3)
         33.075
     """
 
