@@ -142,7 +142,7 @@ def maximize(
         >>> round(dfo.maximize(lambda x: 3.0 - float(x @ x), [1.0, 1.0], budget=400).fun, 6)
         3.0
     """
-    if hasattr(fun, "evaluate"):
+    if hasattr(fun, "evaluate") and hasattr(fun, "gives"):
         raise InvalidType("fun: maximize takes a function; let an oracle answer with negated values instead.")
     if not callable(fun):
         raise InvalidType(f"fun: expected a function of one point, got {short(fun)}.")
