@@ -55,7 +55,7 @@ class PGPE:
         sigma: first standard deviation. By default a fifth of the box between two bounds and 0.5 elsewhere, and
             less above a hundred variables, so that the cloud has a radius of at most 5 (2 in a box).
         lr: step size of the rule at the start, which then shrinks and grows with the cloud. By default 1/30 of
-            the cloud's radius ``|sigma|`` for ClipUp (so that its fastest step is 1/15 of it, as in its section 4), half
+            the cloud's radius ``|sigma|`` for ClipUp (its fastest step is then 1/15 of it, as in its section 4), half
             a standard deviation for Adam and its kin, and 4 for sgd and momentum, whose gradient is the cloud's size.
         lr_sigma: step size of the standard deviations.
         max_change: most that a standard deviation may change in a step, as a share of it.
