@@ -71,7 +71,7 @@ def norms(X: Array, c: Array) -> Array:
     sums: Any = xp.zeros((X.shape[0], 1), dtype=X.dtype, device=X.device)
     for rows, columns, _ in tiles(X):
         D = X[rows, columns] - _part(c, rows, columns)
-        sums[rows] += (D * D).sum(axis=1)[:, None]
+        sums[rows] += xp.vecdot(D, D)[:, None]
     distances: Array = xp.sqrt(sums)
     return distances
 
