@@ -38,7 +38,8 @@ class History:
 
     Args:
         fun: ``(nfev,)`` values; infinite where an evaluation failed.
-        violation: ``(nfev,)`` constraint violations, or None without constraints.
+        violation: ``(nfev,)`` constraint violations, or None without constraints; infinite where a query that
+            would have been the lowest lay beside the convex set of the run.
         sign: -1 when high values are better.
     """
 

@@ -21,7 +21,8 @@ from dfo.errors import InvalidArgument
 from dfo.feedback import Feedback
 from dfo.protocols import CONSTRAINTS, Task
 from dfo.random import Key, normal, uniform
-from dfo.spaces import Box, Space, Text
+from dfo.sets.convex import is_convex
+from dfo.spaces import Box, Text
 
 __all__ = ["RandomSearch", "RandomSearchState"]
 
@@ -63,9 +64,9 @@ class RandomSearch:
     decades: float = 3.0
     batch: int | None = None
     again: bool = False
-    space: Space | None = None
+    space: Any = None
 
-    spaces: ClassVar[frozenset[str]] = frozenset({"vector", "text"})
+    spaces: ClassVar[frozenset[str]] = frozenset({"vector", "convex", "text"})
     needs: ClassVar[frozenset[str]] = frozenset({"ranking"})
     handles: ClassVar[frozenset[str]] = frozenset({CONSTRAINTS})
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance"})
@@ -91,7 +92,8 @@ class RandomSearch:
         if isinstance(self.space, Text):
             items = self.space.sample(key, n)
             return Items([s.best if s.step else s.x0, *items[1:]] if s.step == 0 or self.again else items, step=s.step)
-        X: Any = self._around(key, n, s.x0)
+        drawn = is_convex(self.space)
+        X: Any = as_like(self.space.sample(key, n), s.x0) if drawn else self._around(key, n, s.x0)
         if isinstance(self.space, Box):
             X = self._inside(key, n, X)
         if s.step == 0 or self.again:
