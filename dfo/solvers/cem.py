@@ -63,7 +63,7 @@ class CEM(Strategy):
         max_population: bound on what restarts double.
         elite: share of the population that is the elite, at least three members (two of fewer than six).
         smoothing: share ``a`` of the old mean that is kept.
-        smoothing_stdev: share ``b`` of the old standard deviations that is kept; ``1 - (3 + ln d) / (5 sqrt(d))`` by
+        smoothing_stdev: share ``b`` of the old standard deviations that is kept; ``1 - 0.12 (3 + ln d) / sqrt(d)`` by
             default, at least 0.1: what few elites say about many variances is mostly chance.
         floor: standard deviations never fall below this share of ``sigma``.
         extra: added to the standard deviations (as variances), as a share of ``sigma``, fading linearly ...
@@ -190,7 +190,7 @@ class CEM(Strategy):
     def _kept_stdev(self, d: int) -> float:
         if self.smoothing_stdev is not None:
             return self.smoothing_stdev
-        return 1.0 - min(0.9, (3 + math.log(d)) / (5 * math.sqrt(d)))
+        return 1.0 - min(0.9, 0.12 * (3 + math.log(d)) / math.sqrt(d))
 
     def _first(self, s: CEMState) -> float:
         return (self.sigma or 0.5) * s.run.regime.sigma
