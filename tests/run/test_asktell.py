@@ -14,6 +14,8 @@ from dfo.testing import takes_functions
 
 VECTORS = [name for name in SOLVERS if takes_functions(name)]
 RANKED = [name for name in VECTORS if "ranking" in solver_class(name).needs]
+BY_ORDER = {"deep-ga": {"reevaluations": 1}, "genetic": {"again": True, "rate": 1.0}}
+"""Options without which values of two questions are compared, which orders cannot be, or points come twice and tie."""
 
 
 def sphere(x):
@@ -217,7 +219,7 @@ def test_arguments_are_judged_as_in_minimize():
 
 @pytest.mark.parametrize("method", RANKED)
 def test_orders_and_values_lead_the_same_way(method):
-    by_value, by_order = ask(method, seed=1), ask(method, seed=1)
+    by_value, by_order = (ask(method, seed=1, options=BY_ORDER.get(method)) for _ in range(2))
     for _ in range(15):
         a, b = by_value.ask_batch(), by_order.ask_batch()
         values = [sphere(c.x) for c in a]

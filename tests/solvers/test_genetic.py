@@ -411,6 +411,18 @@ def test_integers_and_categories_are_searched_through_the_unit_box():
     assert np.median([run.fun for run in runs]) < 0.1
 
 
+@pytest.mark.parametrize("solver", [Genetic(), DeepGA()])
+def test_orders_are_taken_also_where_values_were_expected(solver):
+    """What a ranking says of one question is never compared with what was said of another."""
+    solver = planned(solver, 5)
+    state = solver.init(np.ones(5), Key(0))
+    for _ in range(150):
+        batch = solver.ask(state)
+        state = solver.tell(state, batch, Values(sphere(batch.dense())).ranking())
+    assert state.ordinal
+    assert (solver.recommend(state) ** 2).sum() < 0.5
+
+
 def test_options_that_do_not_fit_are_refused():
     for solver, words in (
         (lambda: Genetic(crossover="two-point"), "crossover"),

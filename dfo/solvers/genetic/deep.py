@@ -20,7 +20,7 @@ from dfo.components.ranking import merits
 from dfo.components.safe_mutation import rescaled
 from dfo.components.stages import Staged
 from dfo.errors import InvalidArgument
-from dfo.feedback import Feedback
+from dfo.feedback import Feedback, Ranking
 from dfo.protocols import CONSTRAINTS, Task
 from dfo.random import Key, choice, integers
 from dfo.solvers.genetic.genome import Chain, Genome, decode, layout, mutations, projected
@@ -41,6 +41,7 @@ class DeepGAState:
     counts: Floats  # (V,) how often each was shown
     rounds: int  # re-evaluations of each candidate so far
     generation: int  # selections so far
+    ordinal: bool  # whether a ranking was told: the members of two questions cannot be compared
     x0: Any
     key: Key
     stage: str
@@ -150,7 +151,7 @@ class DeepGA(Staged):
         n = self.population or 100
         if s.generation == 0:
             scale = np.full(n, self.spread or 0.5)
-            scale[0] = 0.0  # the start itself
+            scale[0] = 0.0 if s.step == 0 else scale[0]  # the start itself
             return np.zeros(n, dtype=np.int64), scale
         origin = integers(s.key.child(s.step, "origin"), len(s.parents), (n,))
         scale = s.powers[origin]
@@ -168,7 +169,7 @@ class DeepGA(Staged):
         start = copy(x0)
         return DeepGAState(
             (start,), ((),), np.full(1, np.inf), np.full(1, self.sigma or 0.1), np.full(1, np.inf), np.zeros(1),
-            0, 0, start, key, "breed", 0,
+            0, 0, False, start, key, "breed", 0,
         )  # fmt: skip
 
     def ask_breed(self, s: DeepGAState) -> Batch:
@@ -187,10 +188,10 @@ class DeepGA(Staged):
         merit = merits(told)
         usable = np.flatnonzero(np.isfinite(merit))
         best = usable[np.argsort(merit[usable], kind="stable")]
-        s = replace(s, step=s.step + 1)
+        s = replace(s, step=s.step + 1, ordinal=s.ordinal or isinstance(told, Ranking))
         if not best.size:
             return s
-        again, first = self.reevaluations or 0, s.generation == 0
+        again, first = self.reevaluations or int(s.ordinal), s.generation == 0
         best = best[: max(self.parents or 1, again and self.candidates)]
         pool = self._with_children(s, batch, best, merit[best])
         if again:
@@ -226,7 +227,7 @@ class DeepGA(Staged):
 
     def _data(self, s: DeepGAState, count: int) -> Any:
         """Return ``(count,)`` data numbers: those of the generation first, then one for each re-evaluation."""
-        again = self.reevaluations or 0
+        again = self.reevaluations or 1
         if self.minibatches is None:
             return s.generation * again + np.arange(count)
         drawn = choice(s.key.child(s.generation, "data"), self.minibatches, min(self.minibatches, 1 + again))

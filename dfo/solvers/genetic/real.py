@@ -28,7 +28,7 @@ from dfo.components.variation import (
     positions,
 )  # fmt: skip
 from dfo.errors import InvalidArgument
-from dfo.feedback import Feedback
+from dfo.feedback import Feedback, Ranking
 from dfo.protocols import CONSTRAINTS, Task
 from dfo.random import Key, integers, normal, uniform
 from dfo.spaces import Box, Space, Text
@@ -47,6 +47,7 @@ class GeneticState:
     merits: Floats  # (m,)
     rates: Floats  # (m,) standard deviations of the parents, or (groups,)
     generation: int  # selections so far
+    ordinal: bool  # whether a ranking was told: the members of two questions cannot be compared
     key: Key
     step: int
 
@@ -157,13 +158,15 @@ class Genetic:
         """Return the state before the first question."""
         start = (x0,) if isinstance(x0, str) else copy(x0)[None]
         rates = np.full(self.groups if self.adapt == "gesmr" else 1, self.sigma or 0.5)
-        return GeneticState(start, np.full(1, np.inf), rates, 0, key, 0)
+        return GeneticState(start, np.full(1, np.inf), rates, 0, False, key, 0)
 
     def ask(self, s: GeneticState) -> Batch:
         """Ask about the start and a random population, then about children (and the elites among them)."""
         n, kept, key = self.population or 20, self._asked_again(s), s.key.child(s.step)
         if s.generation == 0:
-            fresh = self._first(key, n - 1, s.parents[0])
+            fresh = self._first(key, n - (s.step == 0), s.parents[0])
+            if s.step > 0:
+                return self._batch(s, tuple(fresh) if isinstance(self.space, Text) else fresh)
             return self._batch(s, (s.parents[0], *fresh) if isinstance(self.space, Text) else _below(s.parents, fresh))
         pairs = self._pairs(s)
         if isinstance(self.space, Text):
@@ -177,7 +180,10 @@ class Genetic:
 
     def _asked_again(self, s: GeneticState) -> int:
         """Return how many parents stand before the children in a question."""
-        return min(self.elites or 1, len(s.merits)) if self.again and s.generation else 0
+        if not (self.again or s.ordinal) or not s.generation:
+            return 0
+        some = (self.elites or 1) if self.again else max(1, (self.population or 20) // 4)
+        return min(some, len(s.merits))
 
     def _batch(self, s: GeneticState, members: Any) -> Batch:
         return Items(members, step=s.step) if isinstance(members, tuple) else Points(members, step=s.step)
@@ -196,10 +202,13 @@ class Genetic:
         return as_like(self.space.project(xp.where(xp.asarray(flags, device=X.device), inside, X)), X)
 
     def _pairs(self, s: GeneticState) -> Any:
-        """Return ``(k, 2)`` parents that breed; parents lie in order, so the smaller number is the better one."""
+        """Return ``(k, 2)`` different parents that breed; they lie in order: the smaller number is better."""
         k = ((self.population or 20) - self._asked_again(s) + 1) // 2
         contestants = self.tournament if self.selection == "tournament" else 1
-        return integers(s.key.child(s.step, "mates"), len(s.merits), (k, 2, contestants)).min(axis=2)
+        pairs = integers(s.key.child(s.step, "mates"), len(s.merits), (k, 2, contestants)).min(axis=2)
+        alone = pairs[:, 0] == pairs[:, 1]
+        pairs[alone, 1] = (pairs[alone, 1] + 1) % len(s.merits)
+        return pairs
 
     def _deviations(self, s: GeneticState, n: int) -> Floats:
         """Return ``(n,)`` standard deviations of the children."""
@@ -234,22 +243,23 @@ class Genetic:
     def tell(self, s: GeneticState, batch: Batch, told: Feedback) -> GeneticState:
         """Keep the best of the children and of the parents that compete."""
         merit, kept = merits(told), self._asked_again(s)
-        s_next = replace(s, step=s.step + 1)
+        apart = bool(self.again) or s.ordinal or isinstance(told, Ranking)
+        s_next = replace(s, step=s.step + 1, ordinal=s.ordinal or isinstance(told, Ranking))
         usable = np.flatnonzero(np.isfinite(merit))
         if not usable.size:
             return s_next
-        old = np.arange(kept if self.again else 0, len(s.merits) if s.generation else 0)  # parents that were not asked
-        if not self.again:
+        old = np.arange(kept, len(s.merits) if s.generation else 0)  # parents that were not asked
+        if not apart:
             old = old[: self.elites]
         pool = np.concatenate([s.merits[old], merit[usable]])
         best = np.argsort(pool, kind="stable")
-        if self.again:  # parents that were not shown cannot be compared: they only fill up
+        if apart:  # parents that were not shown cannot be compared: they only fill up
             best = np.concatenate([len(old) + np.argsort(merit[usable], kind="stable"), np.arange(len(old))])
         best = best[: self.parents]
         rates = np.concatenate([self._old_rates(s)[old], self._told_rates(s, len(merit), kept)[usable]])[best]
         return replace(
             s_next, parents=_chosen(s.parents, old, batch, usable, best), merits=pool[best],
-            generation=s.generation + 1, rates=self._groups(s, merit, kept) if self.adapt == "gesmr" else rates,
+            generation=s.generation + 1, rates=self._groups(s, merit, kept, apart) if self.adapt == "gesmr" else rates,
         )  # fmt: skip
 
     def _old_rates(self, s: GeneticState) -> Floats:
@@ -263,13 +273,13 @@ class Genetic:
             return np.full(n, self.sigma or 0.5)
         return np.concatenate([s.rates[:kept], self._deviations(s, n - kept)])
 
-    def _groups(self, s: GeneticState, merit: Floats, kept: int) -> Floats:
+    def _groups(self, s: GeneticState, merit: Floats, kept: int, apart: bool) -> Floats:
         """Return the rates of the groups after the children told how well they did."""
         if s.generation == 0:
             return s.rates
         child = merit[kept:]
         mine = self._pairs(s).reshape(-1)[: len(child)]
-        above = s.merits[mine] if not self.again else np.zeros(len(child))
+        above = np.zeros(len(child)) if apart else s.merits[mine]
         finite = np.isfinite(child) & np.isfinite(above)
         gain = np.where(finite, 0.0, np.nan)
         gain[finite] = above[finite] - child[finite]
