@@ -231,7 +231,7 @@ def test_a_person_ranks_eight_with_ties_and_skips(method):
         shown = []
         oracle = dfo.RankOracle.of(lambda x: round(float(x @ x), 1), skip=0.1, max_batch=8)
         evaluate = oracle.evaluate
-        oracle.evaluate = lambda batch, memory: (shown.append(len(batch)), evaluate(batch, memory))[1]  # noqa: B023
+        oracle.evaluate = lambda batch, memory: (shown.append(len(batch)), evaluate(batch, memory))[1]
         x = dfo.minimize(oracle, np.ones(6), method=method, budget=1200, seed=seed).x
         assert max(shown) <= 8
         values.append(x @ x / 6)

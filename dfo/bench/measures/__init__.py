@@ -35,6 +35,8 @@ MEASURES: Mapping[str, str] = {
     "paper-zo-sgd": "dfo.bench.measures.zo_sgd:zo_sgd",
     "paper-unrolled": "dfo.bench.measures.unrolled:unrolled",
     "paper-cbo": "dfo.bench.measures.cbo:cbo",
+    "paper-digits": "dfo.bench.measures.digits:digits",
+    "paper-es": "dfo.bench.measures.evolution_strategies:evolution_strategies",
     "zo-sgd": "dfo.bench.measures.zo_sgd:zo_sgd",
 }
 """Name to ``module:function``; each takes seconds to a few minutes."""

@@ -27,10 +27,7 @@ PROBLEM = "training-digits-tanh"
 SHAPES = ((64, 32), (32,), (32, 10), (10,))
 """Weights and biases of the network, in the order of its weights."""
 
-METHODS = (
-    "openai-es", "openai-es rank 1", "pgpe", "ars", "guided-es", "snes", "sep-cma", "lm-ma-es", "cem", "cbo",
-    "deep-ga", "genetic", "zo-sgd", "zo-rank-sgd",
-)  # fmt: skip
+METHODS = ("openai-es", "openai-es rank 1", "pgpe", "ars", "snes", "sep-cma", "cem", "cbo")
 """Solvers that are compared, as far as they are registered."""
 
 BUDGETS = (5_000, 20_000)
