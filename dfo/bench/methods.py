@@ -90,8 +90,17 @@ def check_method(text: str) -> Method:
     if is_peer(method.name):
         _check_peer(method.name)
     else:  # nothing is evaluated: the front door judges the name and the options, as it will for the run
-        minimize(_Never(method.name), [0.0, 0.0], method=method.name, options=method.options or None, budget=0)
+        bounds = [(-1.0, 1.0)] * 2 if _is_bounded(method.name) else None
+        never, options = _Never(method.name), method.options or None
+        minimize(never, [0.0, 0.0], method=method.name, bounds=bounds, options=options, budget=0)
     return method
+
+
+def _is_bounded(name: str) -> bool:
+    """Tell whether a method moves in bounded spaces only."""
+    from dfo.solvers import SOLVERS, solver_class
+
+    return name in SOLVERS and "vector" not in getattr(solver_class(name), "spaces", {"vector"})
 
 
 class _Never:

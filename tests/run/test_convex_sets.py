@@ -165,3 +165,11 @@ class Disc:
 def test_a_set_of_ones_own(method):
     res = dfo.minimize(lambda x: float(((x - [2.0, 0.0]) ** 2).sum()), bounds=Disc(), method=method, budget=400)
     np.testing.assert_allclose(res.x, [1.0, 0.0], atol=0.05)
+
+
+def test_a_bench_takes_methods_of_bounded_spaces():
+    from dfo.bench.methods import check_method
+
+    assert check_method("zo-fw[scheme=kwsa]").name == "zo-fw"
+    with pytest.raises(InvalidArgument, match="scheme"):
+        check_method("zo-fw[scheme=none]")
