@@ -1,29 +1,32 @@
-"""Textbook functions under noise of two kinds, with noise that is a function of instance and count.
+"""Textbook functions under noise of three kinds, with noise that is a function of instance and count.
 
 ========================  ====================================================================
 ``additive-FUNCTION``     ``y = f(x) + 0.1 z``: the noise does not fade towards the minimum
 ``relative-FUNCTION``     ``y = f_opt + (f(x) - f_opt) exp(0.5 z)``: COCO's Gaussian model
+``heavy-FUNCTION``        ``y = f(x) + 0.1 c``: one measurement in thirty is off by more than 2
 ========================  ====================================================================
 
-``z`` is standard normal. ``measure`` is the function without the noise.
+``z`` is standard normal, ``c`` is Cauchy: it has no mean, so that averages of measurements do not settle.
+``measure`` is the function without the noise.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from dfo.arrays import Array, namespace, to_numpy
 from dfo.protocols import Problem
-from dfo.random import Key, normal
+from dfo.random import Key, normal, uniform
 from dfo_problems.classic import CLASSIC
 from dfo_problems.pack import Cell, Pack
 
 __all__ = ["NOISY_CLASSIC", "Noisy"]
 
-Kind = Literal["additive", "relative"]
+Kind = Literal["additive", "relative", "heavy"]
 
-LEVELS: dict[str, float] = {"additive": 0.1, "relative": 0.5}
-"""Standard deviation of the noise, or of the logarithm of its factor."""
+LEVELS: dict[Kind, float] = {"additive": 0.1, "relative": 0.5, "heavy": 0.1}
+"""Standard deviation of the noise, of the logarithm of its factor, or the scale of the Cauchy distribution."""
 
 
 class Noisy:
@@ -35,7 +38,7 @@ class Noisy:
 
     Args:
         problem: the problem without noise; vectorised, with known ``f_opt``.
-        kind: "additive" or "relative".
+        kind: "additive", "relative" or "heavy".
         key: names the stream of noise.
     """
 
@@ -46,8 +49,11 @@ class Noisy:
     def __call__(self, X: Array) -> Array:
         """Return ``(n,)`` noisy values of ``(n, d)`` points."""
         values = self.problem.fun(X)
-        z = normal(self.key, tuple(values.shape), like=values, start=self.calls)
-        self.calls += len(values)
+        start, self.calls = self.calls, self.calls + len(values)
+        if self.kind == "heavy":
+            unit: Any = uniform(self.key, tuple(values.shape), like=values, start=start)
+            return values + LEVELS["heavy"] * namespace(values).tan(math.pi * (unit - 0.5))  # type: ignore[no-any-return]
+        z = normal(self.key, tuple(values.shape), like=values, start=start)
         if self.kind == "additive":
             return values + LEVELS["additive"] * z  # type: ignore[no-any-return]
         floor = self.problem.f_opt
@@ -59,9 +65,9 @@ class Noisy:
 
 
 def _build(cell: Cell) -> Problem:
-    kind, _, function = cell.function.partition("-")
+    name, _, function = cell.function.partition("-")
     base = CLASSIC.build(Cell(CLASSIC.name, function, dim=cell.dim))
-    fun = Noisy(base, "additive" if kind == "additive" else "relative", Key(cell.instance or 0, (cell.function,)))
+    fun = Noisy(base, next(kind for kind in LEVELS if kind == name), Key(cell.instance or 0, (cell.function,)))
     return Problem(
         name=cell.name,
         space=base.space,
@@ -82,7 +88,7 @@ _BASES = ("sphere", "ellipsoid", "rosenbrock", "rastrigin")
 
 NOISY_CLASSIC = Pack(
     name="noisy",
-    summary="textbook functions under additive and relative noise; measured without noise",
+    summary="textbook functions under additive, relative and heavy-tailed noise; measured without noise",
     groups={kind: tuple(f"{kind}-{base}" for base in _BASES) for kind in LEVELS},
     build=_build,
     dims=(2, 5, 10, 20, 40),
