@@ -47,11 +47,22 @@ def cloud(center: Array, stdev: Array | float, key: Key, n: int, mirrored: bool 
 
 
 def _written(at_center: Any, spread: Any, key: Key, n: int, mirrored: bool) -> Array:
-    """Draw and place one chunk of one member at a time."""
+    """Draw and place one chunk of one member, or some whole members, at a time."""
     d, population = at_center.shape[0], scratch((n, at_center.shape[0]), at_center)
     X, center = host_view(population), host_view(at_center)
     stdev: Any = spread if isinstance(spread, (int, float)) else host_view(spread)
-    for j in range(n // 2 if mirrored else n):
+    rows, several = n // 2 if mirrored else n, max(1, CHUNK // d)
+    if several > 1:
+        for j in range(0, rows, several):
+            z: Any = normal(key, (min(several, rows - j), d), center, j * d)
+            z *= stdev
+            here = X[2 * j : 2 * (j + len(z))] if mirrored else X[j : j + len(z)]
+            if mirrored:
+                here[0::2], here[1::2] = center + z, center - z
+            else:
+                here[...] = center + z
+        return population
+    for j in range(rows):
         for at in range(0, d, CHUNK):
             cut = slice(at, min(at + CHUNK, d))
             here = X[2 * j if mirrored else j][cut]

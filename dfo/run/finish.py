@@ -15,7 +15,7 @@ from dfo.run.session import Session
 if TYPE_CHECKING:
     from dfo.run.setup import Setup
 
-__all__ = ["result_of"]
+__all__ = ["judge_of", "result_of"]
 
 
 def result_of(setup: Setup, session: Session, reserve: int = 0) -> Result:
@@ -68,9 +68,19 @@ def describe(solver: Any) -> str:
     return repr(shown).replace(", space=None", "").replace("space=None", "")
 
 
+def judge_of(setup: Setup) -> Any:
+    """Return the oracle that evaluates the recommendation.
+
+    One with lanes tells the loss of an unroll; what counts is that of an episode, where episodes end.
+    """
+    oracle: Any = setup.oracle
+    return oracle.whole() if hasattr(oracle, "whole") and oracle.horizon < math.inf else oracle
+
+
 def _again(setup: Setup, batch: Batch, session: Session) -> Any:
+    judge = judge_of(setup)
     try:
-        return setup.oracle.evaluate(batch, session.memory)[0]
+        return judge.evaluate(batch, session.memory if judge is setup.oracle else ())[0]
     except Halted as halt:  # time is over, or the objective raised: the mean of what there is
         return halt.done
 
@@ -86,14 +96,15 @@ def _try_recommended(session: Session, reserve: int, setup: Setup) -> None:
 
 def _recommended(session: Session, reserve: int, setup: Setup) -> tuple[Any, float, float]:
     """Return the recommendation, the mean of its re-evaluations and the standard error of that mean."""
-    x, count = session.recommended(), int(reserve / session.price)
+    price = float(getattr(judge_of(setup), "price", 1.0))
+    x, count = session.recommended(), int(reserve / price)
     if x is None or not count or session.status in ("interrupted", "error") or "values" not in setup.oracle.gives:
         return x, (session.best_fun if not setup.noisy else math.nan), 0.0
     status, message = session.status, session.message
     session.budget += reserve
     batch: Batch = Points(namespace(x).stack([x] * count)) if is_array(x) else Items([x] * count)
     told: Any = _again(setup, batch, session)
-    session.count_again(told)
+    session.count_again(told, price)
     session.status, session.message = status, message
     f: Floats = told.f[told.valid]
     if not f.size:

@@ -14,7 +14,7 @@ from dfo.encodings import Identity
 from dfo.errors import InvalidType, short
 from dfo.oracles.function import Function
 from dfo.run import validate
-from dfo.run.finish import result_of
+from dfo.run.finish import judge_of, result_of
 from dfo.run.interrupt import Interruptible
 from dfo.run.loop import Loop, lanes_of
 from dfo.run.peers import peer_is_native, run_peer
@@ -200,13 +200,15 @@ def run(setup: Setup, known: Any = None) -> Result:
 def reserve_of(setup: Setup) -> int:
     """Return the part of the budget kept for evaluations of the recommendation.
 
-    With noise, a twentieth; in a convex set, one evaluation: the queries of a solver may lie beside the set.
+    With noise, a twentieth; in a convex set, one evaluation: the queries of a solver may lie beside the set; on lanes
+    at least one episode, where the budget has ten.
     """
     if "values" not in setup.oracle.gives:
         return 0
     inside = is_convex(setup.encoding.inner)
-    price = math.ceil(getattr(setup.oracle, "price", 1.0))
-    least = price if inside and setup.budget >= price else 0
+    price = math.ceil(getattr(judge_of(setup), "price", 1.0))
+    needed = price if inside else 10 * price if lanes_of(setup.solver) else math.inf
+    least = price if setup.budget >= needed else 0
     return max(least, min(30, setup.budget // 20) if setup.noisy else 0)
 
 

@@ -240,11 +240,11 @@ class Session:
             outside[i] = 0.0 if self.inside(batch.member(int(i))) else np.inf
         return outside
 
-    def count_again(self, told: Feedback) -> None:
-        """Enter evaluations of a point that is known already: they count, but cannot be the best."""
+    def count_again(self, told: Feedback, price: float) -> None:
+        """Enter evaluations, at this price each, of a point that is known already: they cannot be the best."""
         assert isinstance(told, Values)
         self.nfev += len(told.f)
-        self.spent += len(told.f) * self.price
+        self.spent += len(told.f) * price
         self.nfail += int((~told.valid).sum())
         self._fun.frombytes(np.ascontiguousarray(told.f, dtype=float).tobytes())
         if told.violation is not None:

@@ -340,3 +340,14 @@ def test_options_are_judged(options, words):
 def test_ask_and_tell_has_no_lanes_to_offer():
     with pytest.raises(dfo.errors.IncompatibleOracle, match="needs ended"):
         dfo.AskTell("pes", [1.0, 2.0])
+
+
+def test_the_result_is_judged_by_an_episode():
+    oracle = dfo.Unrolled(
+        lambda data: np.zeros(2),
+        lambda theta, s, t, data: (0.9 * s + theta, float(((s - 1.0) ** 2).sum())),
+        steps=4, horizon=12,
+    )  # fmt: skip
+    res = dfo.minimize(oracle, [1.0, -1.0], method="pes", budget=600)
+    assert res.fun == pytest.approx(oracle.full(res.x))
+    assert res.cost <= 600

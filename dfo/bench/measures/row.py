@@ -29,6 +29,10 @@ class Row:
     seeds: int = 1
     interval: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measured", float(self.measured))  # plain numbers, whatever they came from
+        object.__setattr__(self, "holds", bool(self.holds))
+
 
 def holds_within(measured: float, expected: float, tolerance: float) -> bool:
     """Tell whether a figure lies within a relative ``tolerance`` of the expected one."""
