@@ -173,7 +173,7 @@ class ACSA(Staged):
         if self.eps is None or s.stage == "probe":
             d, steps = s.x.shape[0], self._length(s)
             share = max(_affordable(d, 2 * (self.samples or 1) * steps), 4.0 * d**0.25 / steps)
-            return 0.5 * s.distance * min(share, 1.0)
+            return float(0.5 * s.distance * min(share, 1.0))
         eps = self.eps * 2.0 ** max((self.rounds or 1) - 1 - s.round, 0) if self.distance else self.eps
         return min(eps / (2.0 * s.lipschitz), s.distance) if s.lipschitz > 0.0 else s.distance
 

@@ -122,10 +122,9 @@ def _table(kind: str, seeds: int) -> list[Row]:
         claim = f"AC-SA, {f}, d=20, B={pairs}, N=200: largest value of 3 seeds (Z3)"
         rows.append(Row(claim, f"< {bound}", worst, worst < bound, "algorithms 20, Z3", 3))
     for d, calls, pairs in ((20, 8000, 20), (20, 40_000, 100), (100, 40_000, 100)):
-        sgd = averaged_sgd(kind, d, calls, 2)
-        ratio = means[d, pairs, 200] / float(sgd.mean())
+        ratio = float(all_found[d, pairs, 200][:3].mean() / averaged_sgd(kind, d, calls, 3).mean())
         claim = f"AC-SA with N=200 / averaged two-point SGD, {f}, d={d}, {calls} calls"
-        rows.append(Row(claim, f"< 1, in 1/{pairs} of its depth", ratio, ratio < 1.0, "same run", 2))
+        rows.append(Row(claim, f"< 1, in 1/{pairs} of its depth", ratio, ratio < 1.0, "same run", 3))
     shallow = reached(kind, 100, 400, 100, 3)
     ratio = float(shallow.mean()) / means[100, 100, 200]
     claim = f"AC-SA, {f}, d=100: N=100 with B=400 / N=200 with B=100, which has half the calls"
@@ -153,6 +152,6 @@ def _defaults(seeds: int) -> list[Row]:
                 run = minimize(f, np.zeros(20), method=method, budget=8000, seed=seed, vectorized=True)
                 found.append(run.fun)
             mean = float(np.mean(found))
-            claim = f"dfo.minimize, {method}, no constants told, {kind}, d=20, 8000 calls: mean value"
+            claim = f"dfo.minimize, {method}, no constants told, {kind}, d=20, 8000 calls: mean of the lowest value"
             rows.append(Row(claim, "< 0.06, as with constants", mean, mean < 0.06, "Z3", seeds, interval(found)))
     return rows

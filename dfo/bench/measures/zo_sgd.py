@@ -80,7 +80,7 @@ def zo_sgd(draws: int = 200_000, seeds: int = 50) -> list[Row]:
         claim = f"mean log contraction of |x|^2, one {name} direction, d=100, 2000 steps, {seeds} seeds"
         source = f"independent simulation; log of the mean is {theory:.2f} in theory"
         rows.append(Row(claim, f"{expected} +- 0.5", mean, abs(mean - expected) <= 0.5, source, seeds))
-    return [*rows, _iid(min(seeds, 20)), *_svrg(draws // 50), *_signs(draws), _conservative(5), *_simplex(3)]
+    return [*rows, _iid(min(seeds, 20)), *_svrg(draws // 50), *_signs(draws), _conservative(5), *_simplex(8)]
 
 
 # ---------------------------------------------------------------------- rules
