@@ -45,7 +45,7 @@ class CBS:
     ``x_i <- c + a (x_i - c) + sqrt((1 - a^2) / lambda) C^1/2 z`` with the mean c and the covariance C under the weights
     ``exp(-alpha f)``, and ``a = exp(-dt)``; invariant under affine maps. With ``lambda = 1 / (1 + alpha)`` a gaussian
     ``exp(-f)`` is a fixed point whatever alpha is; with ``lambda = 1`` the particles contract to the minimiser.
-    C is divided by ``1 - sum w^2``, which makes it unbiased for few particles too.
+    There C is divided by ``1 - sum w^2``, which makes it unbiased for few particles too.
 
     Args:
         mode: ``"optimisation"``, or ``"sampling"``: f is then minus the logarithm of a density.
@@ -115,8 +115,8 @@ class CBS:
         w, X, n = consensus_weights(E, alpha), owned(s.X), len(E)
         c: Any = as_like(w, X) @ X
         kept = math.exp(-self.dt)
-        scale = (1.0 + alpha) if self.mode == "sampling" else 1.0  # 1 / lambda
-        scale /= max(1.0 - float(w @ w), 0.5)  # C of few particles is small by this factor in the mean
+        # 1 / lambda; a swarm that contracts to a point is not to contract because it is small
+        scale = (1.0 + alpha) if self.mode == "sampling" else 1.0 / max(1.0 - float(w @ w), 0.5)
         A = math.sqrt((1.0 - kept * kept) * scale) * normal(s.key.child(s.step), (n, n)) * np.sqrt(w)
         mix(X, c, as_like(A + kept * np.eye(n), X))
         fold(self.space, X)
