@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, copy, namespace
+from dfo.arrays import Array, Floats, copy, namespace, to_numpy
 from dfo.batch import Batch, Perturbations, Points
 from dfo.components import descent
 from dfo.components.borders import into_box, onto_line
@@ -152,7 +152,11 @@ class NoveltySearch(Staged):
         """Return the state after the lowest point was noted, the merits, and the behaviours (NaN where unknown)."""
         assert isinstance(told, Values)
         merit, n = merits(told), len(batch)
-        did = np.zeros((n, 0)) if told.behaviour is None else np.asarray(told.behaviour, dtype=float).reshape(n, -1)
+        did = (
+            np.zeros((n, 0))
+            if told.behaviour is None
+            else np.asarray(to_numpy(told.behaviour), dtype=float).reshape(n, -1)
+        )
         s = replace(s, step=s.step + 1)
         i = int(np.argmin(merit))
         if merit[i] < s.merit:

@@ -312,6 +312,8 @@ def _chosen(parents: Any, old: Any, batch: Any, usable: Any, best: Any) -> Any:
         pool: Sequence[str] = [*(parents[i] for i in old.tolist()), *(batch.items[i] for i in usable.tolist())]
         return tuple(pool[i] for i in best.tolist())
     X = batch.dense()
+    if len(best) * X.shape[1] < 1 << 20:  # few numbers: one call instead of one a row
+        return _below(parents[old], X[usable])[best]
     chosen: Any = scratch((len(best), X.shape[1]), X)
     for row, i in enumerate(best.tolist()):
         chosen[row] = parents[old[i]] if i < len(old) else X[usable[i - len(old)]]
