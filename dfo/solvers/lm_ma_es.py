@@ -67,7 +67,7 @@ class LMMAES(Strategy):
         population: points per generation; ``4 + floor(3 ln d)`` by default, three times that with noise.
         sigma: initial standard deviation: a fraction of the box between two bounds (0.2 by default), in
             units of x elsewhere (0.5 by default); the defaults shrink above a hundred variables.
-        restarts: as in :class:`Strategy`.
+        restarts: as in :class:`~dfo.components.strategy.Strategy`.
         xtol: a run has converged when the step size is below this.
         ftol: a run has converged when the values of recent generations differ by less than this.
         space: where to search; filled in by the run.
