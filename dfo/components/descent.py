@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from dfo.arrays import Point, is_blocks, namespace, zeros
 
-__all__ = ["MAX_SPEED", "RULES", "Moments", "Rule", "each", "first_moments", "norm", "plus", "step"]
+__all__ = ["MAX_SPEED", "RULES", "Moments", "Rule", "averaged", "each", "first_moments", "norm", "plus", "step"]
 
 Rule = Literal["sgd", "momentum", "sign", "adam", "amsgrad", "clipup"]
 RULES: tuple[Rule, ...] = ("sgd", "momentum", "sign", "adam", "amsgrad", "clipup")
@@ -124,6 +124,24 @@ def plus(x: Any, delta: Any) -> Any:
     for name, block in x.items():
         block += delta[name]
     return x
+
+
+def averaged(mean: Any, x: Any, t: int, eta: float = 3.0) -> Any:
+    """Return the average of the points of ``t`` steps in which late ones count more; blocks are moved in place.
+
+    Polynomial-decay averaging: the weight of ``x`` is ``(eta + 1) / (t + eta)`` (Shamir and Zhang 2013,
+    arXiv:1212.1824, section 4).
+
+    Args:
+        mean: the average before; None to keep none.
+        x: the point after step ``t``.
+        t: steps, from 1.
+        eta: 0 averages over all steps alike; 3 is what they recommend.
+    """
+    if mean is None:
+        return None
+    share = (eta + 1.0) / (t + eta)
+    return plus(mean, each(lambda old, new: share * (new - old), mean, x))
 
 
 def each(function: Callable[..., Any], *points: Any) -> Any:

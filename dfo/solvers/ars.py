@@ -32,6 +32,7 @@ class ARSState:
     """The memory of :class:`ARS`."""
 
     x: Any  # (d,) center, in free coordinates; or named blocks, moved in place
+    mean: Any  # average of the centers, or None
     moved: float  # length of the last step
     key: Key
     step: int
@@ -54,7 +55,9 @@ class ARS:
         lr: step size at the start (the paper's alpha); ``sigma sqrt(b) / 5`` by default, whose random part is two
             fifths of a ``sigma`` in each coordinate.
         directions: ``"gaussian"``, another name of :data:`dfo.directions.DISTRIBUTIONS`, or a law.
-        schedule: how ``sigma`` and ``lr`` shrink: ``"cosine"``, ``"exponential"`` or ``"constant"`` (the paper's).
+        schedule: how ``sigma`` and ``lr`` shrink: ``"cosine"`` (default), ``"exponential"`` or ``"constant"`` (the
+            paper's; default with noise).
+        average: recommend an average of the centers, in which late ones count more; by default with noise.
         floor: what is left of them at the end, as a share.
         horizon: evaluations over which they shrink; the budget of the run by default.
         space: where to search; filled in by the run.
@@ -73,7 +76,8 @@ class ARS:
     sigma: float | None = None
     lr: float | None = None
     directions: str | Distribution = "gaussian"
-    schedule: Schedule = "cosine"
+    schedule: Schedule | None = None
+    average: bool | None = None
     floor: float = 1e-3
     horizon: int | None = None
     space: Space | None = None
@@ -84,7 +88,7 @@ class ARS:
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "sphere"})
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
+        if self.schedule not in (None, *SCHEDULES):
             raise InvalidArgument(f"schedule: expected one of {', '.join(SCHEDULES)}, got {self.schedule!r}.")
         distribution(self.directions)
         for name in ("sigma", "lr", "floor", "horizon", "top"):
@@ -100,12 +104,14 @@ class ARS:
         return replace(
             self, population=members(task, self.population, 4 + int(3 * math.log(d))),
             sigma=first_sigma(task, self.sigma), horizon=self.horizon or task.budget or 1000 * d,
-            space=self.space or task.space,
+            space=self.space or task.space, schedule=self.schedule or ("constant" if task.noisy else "cosine"),
+            average=task.noisy if self.average is None else self.average,
         )  # fmt: skip
 
     def init(self, x0: Point, key: Key) -> ARSState:
         """Return the state before the first question."""
-        return ARSState(copy(x0) if is_blocks(x0) else onto_line(self.space, copy(x0)), 0.0, key, 0)
+        x = copy(x0) if is_blocks(x0) else onto_line(self.space, copy(x0))
+        return ARSState(x, copy(x) if self.average else None, 0.0, key, 0)
 
     @property
     def _pairs(self) -> int:
@@ -116,7 +122,7 @@ class ARS:
         return min(self._pairs, int(self.top or max(1, (self._pairs + 1) // 2)))
 
     def _shrunk(self, s: ARSState) -> float:
-        return annealed(self.schedule, s.step * 2 * self._pairs / (self.horizon or math.inf), self.floor)
+        return annealed(self.schedule or "cosine", s.step * 2 * self._pairs / (self.horizon or math.inf), self.floor)
 
     def _sigma(self, s: ARSState) -> float:
         return (self.sigma or 0.1) * self._shrunk(s)
@@ -147,11 +153,13 @@ class ARS:
             batch = Perturbations((s.x,), self._drawn(s), sign, index=index)
         per_member = np.repeat(-self._lr(s) * w, 2) / 2.0  # both members of a pair name its direction
         delta: Any = batch.combine(per_member)
-        return replace(later, x=descent.plus(s.x, delta), moved=descent.norm(delta))
+        x, moved = descent.plus(s.x, delta), descent.norm(delta)
+        return replace(later, x=x, mean=descent.averaged(s.mean, x, later.step), moved=moved)
 
     def recommend(self, s: ARSState) -> Any:
-        """Return the center."""
-        return copy(s.x) if is_blocks(s.x) else copy(into_box(self.space, s.x))
+        """Return the center, or the average of the centers."""
+        x = s.x if s.mean is None else s.mean
+        return copy(x) if is_blocks(x) else copy(into_box(self.space, x))
 
     def gauges(self, s: ARSState) -> dict[str, float]:
         """Return the radius, the step size and the length of the last step."""

@@ -31,7 +31,7 @@ from dfo.spaces import Box, Space
 
 __all__ = ["STEP", "OpenAIES", "OpenAIESState"]
 
-STEP = 2.5
+STEP = 2.0
 """Default step of plain descent, in standard deviations along the mean direction, whose weights sum to 1."""
 
 
@@ -41,6 +41,7 @@ class OpenAIESState:
 
     x: Any  # (d,) center, in free coordinates; or named blocks, moved in place
     start: Any  # where it began; None in blocks without an anchor
+    mean: Any  # average of the centers, or None
     moments: descent.Moments
     moved: float  # length of the last step
     key: Key
@@ -53,9 +54,9 @@ class OpenAIES:
 
     Uses only the order of the values of one generation, so it takes rankings too. Defaults are free of the scale of
     f: utilities depend on ranks, and the step size is a multiple of ``sigma``. Both shrink over the budget (over 1000
-    evaluations a variable where none is given). The default rule is plain descent: it needs no memory beside the
-    point, and its steps grow shorter with the noise of the estimate, where the Adam of the paper (``rule="adam"``)
-    moves every coordinate as far, those without a slope at random.
+    evaluations a variable where none is given); with noise they stay, and the centers are averaged. The default rule
+    is plain descent: it needs no memory beside the point, and its steps grow shorter with the noise of the estimate,
+    where the Adam of the paper (``rule="adam"``) moves every coordinate as far, those without a slope at random.
 
     Low-rank directions (EGGROLL) are ``directions=dfo.directions.LowRank(...)``. The variant for fine-tuning language
     models is ``OpenAIES(population=30, mirrored=False, shaping="standardized", rule="sgd", sigma=1e-3, lr=5e-7,
@@ -74,7 +75,9 @@ class OpenAIES:
         eps: of Adam.
         l2: pull towards 0: ``l2 x`` is added to ``sigma g`` (0.005 in the paper).
         anchor: pull towards the start: ``anchor (x - x0)`` is added likewise, against forgetting.
-        schedule: how ``sigma`` and ``lr`` shrink: ``"cosine"``, ``"exponential"`` or ``"constant"``.
+        schedule: how ``sigma`` and ``lr`` shrink: ``"cosine"`` (default), ``"exponential"`` or ``"constant"`` (default
+            with noise).
+        average: recommend an average of the centers, in which late ones count more; by default with noise.
         floor: what is left of ``sigma`` and ``lr`` at the end, as a share of the first.
         horizon: evaluations over which they shrink; the budget of the run by default.
         space: where to search; filled in by the run.
@@ -99,7 +102,8 @@ class OpenAIES:
     eps: float = 1e-8
     l2: float = 0.0
     anchor: float = 0.0
-    schedule: Schedule = "cosine"
+    schedule: Schedule | None = None
+    average: bool | None = None
     floor: float = 1e-3
     horizon: int | None = None
     space: Space | None = None
@@ -110,9 +114,10 @@ class OpenAIES:
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance", "sphere"})
 
     def __post_init__(self) -> None:
-        for name, known in (("shaping", SHAPINGS), ("rule", descent.RULES), ("schedule", SCHEDULES)):
+        for name, known in (("shaping", SHAPINGS), ("rule", descent.RULES), ("schedule", (None, *SCHEDULES))):
             if getattr(self, name) not in known:
-                raise InvalidArgument(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
+                words = ", ".join(word for word in known if word)
+                raise InvalidArgument(f"{name}: expected one of {words}, got {getattr(self, name)!r}.")
         distribution(self.directions)
         for name in ("sigma", "lr", "eps", "floor", "horizon"):
             value = getattr(self, name)
@@ -130,7 +135,8 @@ class OpenAIES:
         return replace(
             self, population=members(task, self.population, 4 + int(3 * math.log(d))),
             sigma=first_sigma(task, self.sigma), horizon=self.horizon or task.budget or 1000 * d,
-            space=self.space or task.space,
+            space=self.space or task.space, schedule=self.schedule or ("constant" if task.noisy else "cosine"),
+            average=task.noisy if self.average is None else self.average,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ state
@@ -139,7 +145,8 @@ class OpenAIES:
         """Return the state before the first question."""
         x = copy(x0) if is_blocks(x0) else onto_line(self.space, copy(x0))
         start = x if not is_blocks(x0) else copy(x0) if self.anchor else None
-        return OpenAIESState(x, start, descent.first_moments(self.rule, x), 0.0, key, 0)
+        mean = copy(x) if self.average else None
+        return OpenAIESState(x, start, mean, descent.first_moments(self.rule, x), 0.0, key, 0)
 
     @property
     def _n(self) -> int:
@@ -152,7 +159,7 @@ class OpenAIES:
 
     def _shrunk(self, s: OpenAIESState) -> float:
         spent = s.step * self._n / (self.horizon or math.inf)
-        return annealed(self.schedule, spent, self.floor)
+        return annealed(self.schedule or "cosine", spent, self.floor)
 
     def _sigma(self, s: OpenAIESState) -> float:
         return (self.sigma or 0.1) * self._shrunk(s)
@@ -164,7 +171,7 @@ class OpenAIES:
         sigma = self._sigma(s)
         if self.rule == "clipup":  # the cloud is 15 times the fastest step (Toklu et al. 2020, section 4)
             return sigma * math.sqrt(size(s.x)) / 30.0
-        if self.rule in ("sgd", "momentum"):  # 2.5 sigma times a mean direction whose weights sum to 1
+        if self.rule in ("sgd", "momentum"):  # 2 sigma times a mean direction whose weights sum to 1
             kind: Shaping = self.shaping if self.shaping in ("centered", "nes", "log") else "centered"
             share = float(np.abs(by_rank(kind, self._n)).sum()) if self.shaping != "standardized" else 0.8 * self._n
             return STEP * sigma**2 * self._n / max(share, 1e-300)
@@ -200,7 +207,9 @@ class OpenAIES:
         moved = descent.norm(delta)
         if not math.isfinite(moved):  # utilities without shaping may be of any size
             return later
-        return replace(later, x=descent.plus(s.x, delta), moments=moments, moved=moved)
+        x = descent.plus(s.x, delta)
+        mean = descent.averaged(s.mean, x, moments.count)
+        return replace(later, x=x, mean=mean, moments=moments, moved=moved)
 
     def _pulled(self, s: OpenAIESState, g: Any) -> Any:
         """Return the gradient of the objective plus those of the penalties."""
@@ -213,8 +222,9 @@ class OpenAIES:
     # ------------------------------------------------------------------ reports
 
     def recommend(self, s: OpenAIESState) -> Any:
-        """Return the center."""
-        return copy(s.x) if is_blocks(s.x) else copy(into_box(self.space, s.x))
+        """Return the center, or the average of the centers."""
+        x = s.x if s.mean is None else s.mean
+        return copy(x) if is_blocks(x) else copy(into_box(self.space, x))
 
     def gauges(self, s: OpenAIESState) -> dict[str, float]:
         """Return the standard deviation, the step size, the length of the last step, and the way from the start."""

@@ -37,6 +37,7 @@ class PGPEState:
 
     x: Array  # (d,) center, in free coordinates
     stdev: Array  # (d,)
+    mean: Array | None  # (d,) average of the centers
     moments: descent.Moments
     moved: float  # length of the last step
     key: Key
@@ -66,6 +67,7 @@ class PGPE:
         schedule: how the step size shrinks beside the cloud: ``"constant"``, ``"cosine"`` or ``"exponential"``.
         floor: what the schedule leaves at the end, as a share.
         horizon: evaluations of the schedule; the budget of the run by default.
+        average: recommend an average of the centers, in which late ones count more; by default with noise.
         xtol: converged when all standard deviations are below this.
         space: where to search; filled in by the run.
 
@@ -90,6 +92,7 @@ class PGPE:
     schedule: Schedule = "constant"
     floor: float = 1e-3
     horizon: int | None = None
+    average: bool | None = None
     xtol: float = 1e-11
     space: Space | None = None
 
@@ -117,14 +120,14 @@ class PGPE:
         return replace(
             self, population=members(task, self.population, 4 + int(3 * math.log(d))),
             sigma=first_sigma(task, self.sigma), horizon=self.horizon or task.budget or 1000 * d,
-            space=self.space or task.space,
+            space=self.space or task.space, average=task.noisy if self.average is None else self.average,
         )  # fmt: skip
 
     def init(self, x0: Array, key: Key) -> PGPEState:
         """Return the state before the first question."""
         x = onto_line(self.space, copy(x0))
         stdev = namespace(x).zeros_like(x) + (self.sigma or 0.1)
-        return PGPEState(x, stdev, descent.first_moments(self.rule, x), 0.0, key, 0)
+        return PGPEState(x, stdev, copy(x) if self.average else None, descent.first_moments(self.rule, x), 0.0, key, 0)
 
     @property
     def _n(self) -> int:
@@ -164,7 +167,9 @@ class PGPE:
             return later
         change = namespace(second).clip(self.lr_sigma * second, -self.max_change, self.max_change)
         x = s.x + delta
-        return replace(later, x=x, stdev=bounded_steps(s.stdev + change * s.stdev, x), moments=memory, moved=moved)
+        stdev = bounded_steps(s.stdev + change * s.stdev, x)
+        mean = descent.averaged(s.mean, x, memory.count)
+        return replace(later, x=x, stdev=stdev, mean=mean, moments=memory, moved=moved)
 
     def finished(self, s: PGPEState) -> str | None:
         """Return why there is nothing left to do."""
@@ -172,8 +177,8 @@ class PGPE:
         return f"PGPE converged: all standard deviations are below xtol={self.xtol:g}." if largest < self.xtol else None
 
     def recommend(self, s: PGPEState) -> Array:
-        """Return the center."""
-        point: Array = copy(into_box(self.space, s.x))
+        """Return the center, or the average of the centers."""
+        point: Array = copy(into_box(self.space, s.x if s.mean is None else s.mean))
         return point
 
     def gauges(self, s: PGPEState) -> dict[str, float]:

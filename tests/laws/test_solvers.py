@@ -86,12 +86,12 @@ VARIANTS = {
         {"shaping": "none", "rule": "sgd", "lr": 0.1, "subspace": 3},
     ],
     "openai-es": [
-        {"population": 5, "directions": "rademacher", "rule": "clipup", "l2": 0.1},
+        {"population": 5, "directions": "rademacher", "rule": "clipup", "l2": 0.1, "average": True},
         {"mirrored": False, "shaping": "standardized", "rule": "sgd", "schedule": "constant"},
         {"directions": "sphere", "rule": "momentum", "shaping": "nes", "anchor": 0.1, "schedule": "exponential"},
     ],
     "pgpe": [
-        {"population": 5, "rule": "adam", "schedule": "cosine"},
+        {"population": 5, "rule": "adam", "schedule": "cosine", "average": True},
         {"shaping": "standardized", "rule": "sgd", "lr_sigma": 3.0, "xtol": 0.1},
     ],
     "random": [{"batch": 3, "decades": 0.5}],

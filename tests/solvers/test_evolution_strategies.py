@@ -98,6 +98,20 @@ def test_named_blocks_are_moved_in_place(options):
     assert sum(float((block**2).sum()) for block in state.x.values()) < 0.5
 
 
+@pytest.mark.parametrize("method", ["openai-es", "pgpe", "ars"])
+def test_with_noise_an_average_of_the_centers_is_recommended(method):
+    """Shamir and Zhang 2013: weights (eta + 1) / (t + eta) of the centers after t steps."""
+    solver = solver_of(method, population=6).plan(Task(Free(4), 1000, noisy=True))
+    state, mean = solver.init(np.ones(4), Key(0)), np.ones(4)
+    for t in range(1, 30):
+        batch = solver.ask(state)
+        state = solver.tell(state, batch, Values(sphere(batch.dense())))
+        mean = mean + 4.0 / (t + 3.0) * (state.x - mean)
+    np.testing.assert_allclose(solver.recommend(state), mean, rtol=1e-12)
+    still = solver_of(method).plan(Task(Free(4), 1000))
+    assert still.init(np.ones(4), Key(0)).mean is None
+
+
 def test_directions_of_rank_one_have_the_second_moments_of_the_identity():
     # the largest of 5,886 standard normals is below 5.5 but for 2e-4 of the seeds, and this one is fixed
     assert drift_of_moments(20_000) < 5.5
