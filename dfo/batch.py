@@ -22,6 +22,7 @@ from dfo.arrays import (
     Array,
     Floats,
     Point,
+    as_like,
     copy,
     host_view,
     is_blocks,
@@ -188,14 +189,16 @@ class Perturbations(Linear):
             )
         if len(self) * size(first) > 1 << 18 and (self.origin is not None or len(self) > 1):
             return self._written()
-        xp = namespace(first)
         drawn: Any = self.directions.dense()
-        scale = xp.asarray(self.scale, dtype=drawn.dtype, device=drawn.device)[:, None]
-        result: Any = scale * drawn if self.index is None else drawn[self.index]
-        if self.index is not None:
-            result *= scale
-        result += first if self.origin is None else xp.stack([self.centers[int(i)] for i in self.origin])
-        members: Array = result
+        members = scratch((len(self), size(first)), first)  # type: ignore[arg-type]
+        X, rows = host_view(members), host_view(drawn)  # numpy is quicker with little arrays
+        scale = as_like(self.scale, X)[:, None]
+        base: Any = host_view(first)
+        if self.origin is not None:
+            base = namespace(X).stack([host_view(self.centers[int(i)]) for i in self.origin])
+        X[...] = rows if self.index is None else rows[self.index]
+        X *= scale
+        X += base
         return members
 
     def _written(self) -> Array:

@@ -100,7 +100,13 @@ class Rademacher:
 
     def rows(self, key: Key, count: int, like: Array) -> Array:
         """Return ``(count, d)`` directions."""
-        return signs(key, (count, like.shape[-1]), like)
+        rows, d = scratch((count, like.shape[-1]), like), like.shape[-1]
+        if count * d <= CHUNK:
+            return signs(key, (count, d), like)
+        flat = rows.reshape(-1)
+        for at in range(0, count * d, CHUNK):
+            flat[at : at + CHUNK] = signs(key, (min(CHUNK, count * d - at),), like, at)
+        return rows
 
     def piece(self, key: Key, start: int, count: int, like: Array) -> Array:
         """Return a slice of the flattened rows."""
