@@ -1,6 +1,6 @@
-"""OpenAI's evolution strategy: gradient descent on ranks, along mirrored directions.
+"""OpenAI's evolution strategy: gradient descent on ranks, along random directions.
 
-A generation evaluates pairs ``x +- sigma u_j``; the order of its values becomes utilities ``w``, these an estimate
+A generation evaluates points ``x +- sigma u_j``; the order of its values becomes utilities ``w``, these an estimate
 ``g = -1/(n sigma) sum_i w_i u_i`` of the gradient of a smoothed objective, and an update rule takes a step. Nothing
 of the size of the population is stored: directions are recipes, redrawn from a key.
 
@@ -50,13 +50,14 @@ class OpenAIESState:
 
 @dataclass(frozen=True)
 class OpenAIES:
-    """Evolution strategy with a fixed shape of the cloud, rank shaping and mirrored directions.
+    """Evolution strategy with a cloud of fixed shape, rank shaping and mirrored directions.
 
     Uses only the order of the values of one generation, so it takes rankings too. Defaults are free of the scale of
     f: utilities depend on ranks, and the step size is a multiple of ``sigma``. Both shrink over the budget (over 1000
-    evaluations a variable where none is given); with noise they stay, and the centers are averaged. The default rule
-    is plain descent: it needs no memory beside the point, and its steps grow shorter with the noise of the estimate,
-    where the Adam of the paper (``rule="adam"``) moves every coordinate as far, those without a slope at random.
+    evaluations a variable where none is given); with noise they stay, the centers are averaged, and directions are
+    not mirrored. The default rule is plain descent: it needs no memory beside the point, and its steps grow shorter
+    with the noise of the estimate, where the Adam of the paper (``rule="adam"``) moves every coordinate as far, those
+    without a slope at random.
 
     Low-rank directions (EGGROLL) are ``directions=dfo.directions.LowRank(...)``. The variant for fine-tuning language
     models is ``OpenAIES(population=30, mirrored=False, shaping="standardized", rule="sgd", sigma=1e-3, lr=5e-7,
@@ -68,7 +69,8 @@ class OpenAIES:
             less above a hundred variables, so that the cloud has a radius of at most 5 (2 in a box).
         lr: step size of the rule at the start; by default a multiple of sigma that suits the rule.
         directions: ``"gaussian"``, another name of :data:`dfo.directions.DISTRIBUTIONS`, or a law.
-        mirrored: evaluate both ends of every direction.
+        mirrored: evaluate both ends of every direction, which cancels what is even in f (default); by default with
+            noise only one end, so that the slope is estimated in twice as many directions.
         shaping: utilities: ``"centered"`` ranks, ``"nes"``, ``"log"``, ``"standardized"`` values or ``"none"``.
         rule: ``"sgd"``, ``"adam"`` (the paper's), ``"clipup"``, ``"momentum"``, ``"sign"`` or ``"amsgrad"``.
         betas: decay of the first and second moment.
@@ -95,7 +97,7 @@ class OpenAIES:
     sigma: float | None = None
     lr: float | None = None
     directions: str | Distribution = "gaussian"
-    mirrored: bool = True
+    mirrored: bool | None = None
     shaping: Shaping = "centered"
     rule: descent.Rule = "sgd"
     betas: tuple[float, float] = (0.9, 0.999)
@@ -137,6 +139,7 @@ class OpenAIES:
             sigma=first_sigma(task, self.sigma), horizon=self.horizon or task.budget or 1000 * d,
             space=self.space or task.space, schedule=self.schedule or ("constant" if task.noisy else "cosine"),
             average=task.noisy if self.average is None else self.average,
+            mirrored=not task.noisy if self.mirrored is None else self.mirrored,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ state
@@ -155,7 +158,7 @@ class OpenAIES:
     def _layout(self) -> tuple[Any, Floats]:
         """Return which direction each member takes, and its sign; the last of an odd generation has no mirror."""
         each: Any = np.arange(self._n)
-        return (each // 2, 1.0 - 2.0 * (each % 2)) if self.mirrored else (each, np.ones(self._n))
+        return (each, np.ones(self._n)) if self.mirrored is False else (each // 2, 1.0 - 2.0 * (each % 2))
 
     def _shrunk(self, s: OpenAIESState) -> float:
         spent = s.step * self._n / (self.horizon or math.inf)
@@ -178,7 +181,7 @@ class OpenAIES:
         return 0.5 * sigma
 
     def _drawn(self, s: OpenAIESState) -> Directions:
-        count = (self._n + 1) // 2 if self.mirrored else self._n
+        count = self._n if self.mirrored is False else (self._n + 1) // 2
         return Directions(distribution(self.directions), s.key.child(s.step), count, s.x)
 
     # ------------------------------------------------------------------ ask and tell

@@ -112,6 +112,13 @@ def test_with_noise_an_average_of_the_centers_is_recommended(method):
     assert still.init(np.ones(4), Key(0)).mean is None
 
 
+def test_with_noise_every_member_has_a_direction_of_its_own():
+    solver = dfo.OpenAIES(population=6).plan(Task(Free(4), 1000, noisy=True))
+    X = solver.ask(solver.init(np.zeros(4), Key(0))).dense()
+    assert np.linalg.matrix_rank(X[:4]) == 4
+    assert dfo.OpenAIES(mirrored=True).plan(Task(Free(4), 1000, noisy=True)).mirrored is True
+
+
 def test_directions_of_rank_one_have_the_second_moments_of_the_identity():
     # the largest of 5,886 standard normals is below 5.5 but for 2e-4 of the seeds, and this one is fixed
     assert drift_of_moments(20_000) < 5.5
