@@ -22,7 +22,7 @@ from dfo.components import descent
 from dfo.components.borders import into_box, onto_line
 from dfo.components.generations import SCHEDULES, Schedule, annealed, first_sigma, members, widened
 from dfo.components.shaping import SHAPINGS, Shaping, by_rank, shaped
-from dfo.directions import Directions, Distribution, distribution
+from dfo.directions import Directions, Distribution, LowRank, distribution
 from dfo.errors import InvalidArgument
 from dfo.feedback import Feedback
 from dfo.protocols import CONSTRAINTS, Task
@@ -70,7 +70,7 @@ class OpenAIES:
         lr: step size of the rule at the start; by default a multiple of sigma that suits the rule.
         directions: ``"gaussian"``, another name of :data:`dfo.directions.DISTRIBUTIONS`, or a law.
         mirrored: evaluate both ends of every direction, which cancels what is even in f (default); by default with
-            noise only one end, so that the slope is estimated in twice as many directions.
+            noise only one end, so that the slope is estimated in twice as many directions (not if they are low-rank).
         shaping: utilities: ``"centered"`` ranks, ``"nes"``, ``"log"``, ``"standardized"`` values or ``"none"``.
         rule: ``"sgd"``, ``"adam"`` (the paper's), ``"clipup"``, ``"momentum"``, ``"sign"`` or ``"amsgrad"``.
         betas: decay of the first and second moment.
@@ -139,8 +139,12 @@ class OpenAIES:
             sigma=first_sigma(task, self.sigma), horizon=self.horizon or task.budget or 1000 * d,
             space=self.space or task.space, schedule=self.schedule or ("constant" if task.noisy else "cosine"),
             average=task.noisy if self.average is None else self.average,
-            mirrored=not task.noisy if self.mirrored is None else self.mirrored,
+            mirrored=self._pairs_for(task.noisy) if self.mirrored is None else self.mirrored,
         )  # fmt: skip
+
+    def _pairs_for(self, noisy: bool) -> bool:
+        """Tell whether members come in pairs: low-rank directions (of very different lengths) always do."""
+        return not noisy or isinstance(distribution(self.directions), LowRank)
 
     # ------------------------------------------------------------------ state
 
