@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dfo.arrays import Array, Floats, is_torch, namespace
+from dfo.arrays import Array, is_torch, namespace
 from dfo.errors import InvalidArgument, InvalidType, short
 
 __all__ = [

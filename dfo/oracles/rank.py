@@ -90,8 +90,8 @@ class RankOracle:
         Example:
             >>> import dfo
             >>> oracle = dfo.RankOracle.of(lambda x: float(x @ x), noise=dfo.HumanNoise(scale=0.1), skip=0.1)
-            >>> dfo.minimize(oracle, [1.0, -1.0], method="zo-rank-sgd", budget=200, seed=1).nfev
-            200
+            >>> dfo.minimize(oracle, [1.0, -1.0], method="zo-rank-sgd", budget=200, seed=1).nfev <= 200
+            True
         """
         return RankedValues(fun, noise, top, skip, max_batch, vectorized)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfo.arrays import Floats, copy, is_array, namespace
 from dfo.batch import Batch, Items, Points
-from dfo.oracles.function import Halted
+from dfo.oracles.function import Function, Halted
 from dfo.run.result import STATUS, Result, versions
 from dfo.run.session import Session
 
@@ -32,7 +32,7 @@ def result_of(setup: Setup, session: Session, reserve: int = 0) -> Result:
     if x is None or (lost and session.best_x is None):
         x, fun, stderr = (copy(setup.x0) if is_array(setup.x0) else setup.x0), math.nan, 0.0
     if lost and status not in ("error", "interrupted"):
-        status, message = "all_failed", f"{STATUS['all_failed']} The first {session.note}."
+        status, message = "all_failed", STATUS["all_failed"] + (f" The first {session.note}." if session.note else "")
     elif status == "budget":
         fell = f"; the lowest value fell last at {session.best_at}" if session.best_at else ""
         message = f"The evaluation budget of {setup.budget} is spent{fell}."
@@ -85,6 +85,25 @@ def _again(setup: Setup, batch: Batch, session: Session) -> Any:
         return halt.done
 
 
+def _many_times(x: Any, count: int, setup: Setup, session: Session) -> Any:
+    """Return the values of ``count`` evaluations of ``x``.
+
+    An oracle that chooses the data of a batch by its step (a minibatch, an episode) is asked step by step: the
+    same data again would say nothing about the error of the mean.
+    """
+    judge = judge_of(setup)
+    each = 1 if isinstance(judge, Function) or judge is not setup.oracle else count
+    told: Any = None
+    for i in range(each):
+        n, step = count // each, session.nit + i
+        batch: Batch = Points(namespace(x).stack([x] * n), step=step) if is_array(x) else Items([x] * n, step=step)
+        more = _again(setup, batch, session)
+        told = more if told is None else told.joined(more)
+        if len(more.f) < n:  # halted
+            break
+    return told
+
+
 def _try_recommended(session: Session, reserve: int, setup: Setup) -> None:
     """Evaluate the recommendation, a point of the set that the solver may never have asked about."""
     x = session.recommended()
@@ -102,8 +121,7 @@ def _recommended(session: Session, reserve: int, setup: Setup) -> tuple[Any, flo
         return x, (session.best_fun if not setup.noisy else math.nan), 0.0
     status, message = session.status, session.message
     session.budget += reserve
-    batch: Batch = Points(namespace(x).stack([x] * count)) if is_array(x) else Items([x] * count)
-    told: Any = _again(setup, batch, session)
+    told = _many_times(x, count, setup, session)
     session.count_again(told, price)
     session.status, session.message = status, message
     f: Floats = told.f[told.valid]

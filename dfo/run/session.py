@@ -262,6 +262,11 @@ class Session:
         member: Any = batch.member(i)
         return self.encoding.decode(member[None])[0] if is_array(member) else member
 
+    @property
+    def first_failure(self) -> str:
+        """What is known of the first failure, as the end of a sentence."""
+        return f"; the first {self.note}" if self.note else ""
+
     def note_known(self, x: Any, value: float) -> None:
         """Let a point that was evaluated before the run stand as the best so far."""
         if value < self.best_merit:
@@ -307,7 +312,7 @@ class Session:
         """Warn once about evaluations that gave no usable value."""
         if self.nfail and self.status != "error":
             warnings.warn(
-                f"{self.nfail} of {self.nfev} evaluations gave no usable value; the first {self.note}."
+                f"{self.nfail} of {self.nfev} evaluations gave no usable value{self.first_failure}."
                 " They were ranked last.",
                 EvaluationWarning,
                 stacklevel=_outside(),

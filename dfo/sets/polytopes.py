@@ -128,7 +128,7 @@ class Polytope(Convex):
         if self.vertices is not None:
             slopes = floating(s)
             return as_like(self.vertices[np.argmin(np.asarray(to_numpy(slopes)) @ self.vertices.T, axis=-1)], slopes)
-        v: Array = _rowwise(s, self._lowest)
+        v: Array = _rowwise(s, self._lowest) + 0.0  # no negative zeros
         return v
 
     def sample(self, key: Key, n: int) -> Array:

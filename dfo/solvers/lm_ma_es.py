@@ -81,7 +81,7 @@ class LMMAES(Strategy):
     Example:
         >>> import dfo, numpy as np
         >>> cigar = lambda x: float(x[0] ** 2 + 1e4 * (x[1:] ** 2).sum())
-        >>> dfo.minimize(cigar, np.ones(30), method="lm-ma-es", budget=20_000).fun < 1e-8
+        >>> dfo.minimize(cigar, np.ones(30), method="lm-ma-es", budget=30_000).fun < 1e-8
         True
     """
 

@@ -41,9 +41,12 @@ def split(X: Any, y: Any, train: int, key: Key) -> tuple[Floats, Labels, Floats,
     return parts
 
 
-@lru_cache(maxsize=1)
-def load_digits() -> tuple[Floats, Labels, Floats, Labels]:
+@lru_cache(maxsize=2)
+def load_digits(order: int = 0) -> tuple[Floats, Labels, Floats, Labels]:
     """Return (X_train ``(1437, 64)``, y_train, X_test ``(360, 64)``, y_test); the arrays cannot be written.
+
+    Args:
+        order: number of the random order before the split.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -53,4 +56,4 @@ def load_digits() -> tuple[Floats, Labels, Floats, Labels]:
     except ImportError as error:
         raise ImportError("The digits need scikit-learn. Install it: pip install 'dfo-optim[bench]'.") from error
     X, y = datasets.load_digits(return_X_y=True)
-    return split(X, y, TRAIN, Key(0, ("digits",)))
+    return split(X, y, TRAIN, Key(order, ("digits",)))

@@ -2,6 +2,7 @@
 
 ==========================  =================  =======================================
 ``digits-ACTIVATION``       64-32-10           2410 weights, 1437 + 360 images
+``digits-resplit-...``      64-32-10           the same images, split in another way
 ``breast-cancer-...``       30-16-2             530 weights, 426 + 143 samples
 ``wine-...``                13-16-3             275 weights, 133 + 45 samples
 ``iris-...``                4-16-3              131 weights, 112 + 38 samples
@@ -40,7 +41,7 @@ Activation = Literal["tanh", "relu"]
 MINIBATCH = 256
 """Rows that a step sees (a third of the training part, where that is fewer)."""
 
-HIDDEN: dict[str, int] = {"digits": 32, "breast-cancer": 16, "wine": 16, "iris": 16}
+HIDDEN: dict[str, int] = {"digits": 32, "digits-resplit": 32, "breast-cancer": 16, "wine": 16, "iris": 16}
 """Hidden units by data set."""
 
 
@@ -96,8 +97,8 @@ class MLP:
 @lru_cache(maxsize=4)
 def _parts(name: str) -> tuple[Floats, Labels, Floats, Labels]:
     """Return training rows and classes, test rows and classes of a data set."""
-    if name == "digits":
-        return load_digits()
+    if name.startswith("digits"):
+        return load_digits(int(name == "digits-resplit"))
     try:
         from sklearn import datasets
     except ImportError as error:

@@ -111,7 +111,7 @@ def test_candidates_beyond_the_batch(method):
     assert [c.id for c in candidates] == list(range(100))
     points = np.array([c.x for c in candidates])
     assert (abs(points) <= 5).all()
-    if method not in ("nelder-mead", "zo-sgd", "gld"):  # which have no distribution, or ask about their point again
+    if method not in ("nelder-mead", "zo-sgd", "gld", "cbo", "cbs"):  # no distribution; their point, particles, again
         assert len(np.unique(points, axis=0)) >= 98
     for c in reversed(candidates):
         opt.tell(c, sphere(c.x))

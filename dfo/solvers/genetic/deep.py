@@ -274,4 +274,4 @@ class DeepGA(Staged):
 
     def gauges(self, s: DeepGAState) -> dict[str, float]:
         """Return the mean mutation power, the number of generations and the length of the elite's chain."""
-        return {"sigma": float(s.powers.mean()), "generation": s.generation, "links": len(s.chains[0])}
+        return {"sigma": float(s.powers.mean()), "generation": float(s.generation), "links": float(len(s.chains[0]))}

@@ -275,4 +275,4 @@ class NoveltySearch(Staged):
 
     def gauges(self, s: NoveltyState) -> dict[str, float]:
         """Return the size of the archive and the weight of the value."""
-        return {"archive": len(s.archive), "weight": float(s.weight)}
+        return {"archive": float(len(s.archive)), "weight": float(s.weight)}

@@ -293,7 +293,7 @@ class Genetic:
 
     def gauges(self, s: GeneticState) -> dict[str, float]:
         """Return the mean standard deviation and the number of generations."""
-        return {"sigma": float(s.rates.mean()), "generation": s.generation}
+        return {"sigma": float(s.rates.mean()), "generation": float(s.generation)}
 
 
 def _boxed(space: Space) -> bool:
