@@ -196,10 +196,24 @@ class Perturbations(Linear):
         base: Any = host_view(first)
         if self.origin is not None:
             base = namespace(X).stack([host_view(self.centers[int(i)]) for i in self.origin])
+        if self._in_pairs():
+            plus, minus = X[0::2], X[1::2]
+            plus[...] = rows
+            plus *= scale[0::2]
+            minus[...] = base - plus
+            plus += base
+            return members
         X[...] = rows if self.index is None else rows[self.index]
         X *= scale
         X += base
         return members
+
+    def _in_pairs(self) -> bool:
+        """Tell whether members ``2j`` and ``2j + 1`` are direction ``j`` and its mirror image, around one center."""
+        n, index, scale = len(self), self.index, self.scale
+        if index is None or self.origin is not None or n != 2 * self.directions.count:
+            return False
+        return bool((index == np.arange(n) // 2).all() and (scale[0::2] == -scale[1::2]).all())
 
     def _written(self) -> Array:
         """Return the members of a large population, written once into recycled memory.

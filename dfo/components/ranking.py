@@ -28,8 +28,12 @@ def spread_over_ranks(weights: Floats, merit: Floats) -> Floats:
         merit: ``(n,)`` lower is better; NaN was not shown and gets weight 0. With ``m < n`` shown
             members the weights are stretched over their ranks, so that the best still counts most.
     """
-    n, shown = len(weights), ~np.isnan(merit)
-    given = np.zeros(n)
+    n, order = len(weights), np.argsort(merit, kind="stable")
+    ranked, given = merit[order], np.zeros(len(weights))
+    if (ranked[1:] > ranked[:-1]).all() and not np.isnan(ranked[-1:]).any():  # nobody is tied, everybody was shown
+        given[order] = weights
+        return given
+    shown = ~np.isnan(merit)
     known = merit[shown]
     if not known.size:
         return given
