@@ -15,6 +15,7 @@ from dfo.errors import unknown
 __all__ = ["SOLVERS", "solver_class"]
 
 SOLVERS: dict[str, str] = {
+    "ars": "dfo.solvers.ars:ARS",
     "cbo": "dfo.solvers.cbo:CBO",
     "cbs": "dfo.solvers.cbo:CBS",
     "cem": "dfo.solvers.cem:CEM",
@@ -24,24 +25,23 @@ SOLVERS: dict[str, str] = {
     "full-es": "dfo.solvers.unrolled_es:FullES",
     "genetic": "dfo.solvers.genetic:Genetic",
     "gld": "dfo.solvers.gld:GLD",
+    "guided-es": "dfo.solvers.guided_es:GuidedES",
     "lm-ma-es": "dfo.solvers.lm_ma_es:LMMAES",
     "nelder-mead": "dfo.solvers.nelder_mead:NelderMead",
-    "nres": "dfo.solvers.unrolled_es:NRES",
     "novelty": "dfo.solvers.genetic:NoveltySearch",
+    "nres": "dfo.solvers.unrolled_es:NRES",
+    "openai-es": "dfo.solvers.openai_es:OpenAIES",
     "pes": "dfo.solvers.unrolled_es:PES",
+    "pgpe": "dfo.solvers.pgpe:PGPE",
     "random": "dfo.solvers.random_search:RandomSearch",
     "sep-cma": "dfo.solvers.cma:SepCMA",
-    "openai-es": "dfo.solvers.openai_es:OpenAIES",
-    "xnes": "dfo.solvers.nes:XNES",
-    "zo-acsa": "dfo.solvers.acsa:ACSA",
     "snes": "dfo.solvers.nes:SNES",
     "truncated-es": "dfo.solvers.unrolled_es:TruncatedES",
+    "xnes": "dfo.solvers.nes:XNES",
+    "zo-acsa": "dfo.solvers.acsa:ACSA",
     "zo-fw": "dfo.solvers.frank_wolfe:FrankWolfe",
     "zo-mirror": "dfo.solvers.mirror:ZOMirror",
-    "pgpe": "dfo.solvers.pgpe:PGPE",
     "zo-rank-sgd": "dfo.solvers.zo_rank_sgd:ZORankSGD",
-    "ars": "dfo.solvers.ars:ARS",
-    "guided-es": "dfo.solvers.guided_es:GuidedES",
     "zo-sgd": "dfo.solvers.zo_sgd:ZOSGD",
 }
 """Name to ``module:Class``; packages of yours may add entries at run time."""

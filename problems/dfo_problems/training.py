@@ -120,6 +120,11 @@ class Training(Minibatch):
         self.network = MLP(data, labels, HIDDEN[name], "relu" if activation == "relu" else "tanh")
         super().__init__(self.network.loss, len(labels), min(MINIBATCH, len(labels) // 3))
 
+    @property
+    def test(self) -> tuple[Floats, Labels]:
+        """Rows and classes that no solver sees."""
+        return self._data, self._labels
+
     def exact(self, x: Any) -> float:
         """Return the mean cross-entropy of the weights ``x``, ``(d,)``, on the whole training part."""
         return float(self.network.loss(x[None])[0])
