@@ -21,6 +21,7 @@ from dfo.batch import Batch, Points
 from dfo.components.borders import into_box, onto_line
 from dfo.components.ends import no_progress, patience, window
 from dfo.components.generations import first_sigma
+from dfo.components.options import check_positive
 from dfo.components.ranking import merits
 from dfo.components.restarts import POLICIES, Policy, Regime, first_regime, next_regime, restart_point
 from dfo.errors import InvalidArgument
@@ -29,7 +30,7 @@ from dfo.protocols import CONSTRAINTS, Task
 from dfo.random import Key
 from dfo.spaces import Space
 
-__all__ = ["Run", "Strategy", "bounded_steps", "check_numbers"]
+__all__ = ["Run", "Strategy", "bounded_steps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,18 +117,6 @@ def bounded_steps(stdev: Any, mean: Array) -> Any:
     return xp.clip(xp.maximum(stdev, floor), low, high)
 
 
-def check_numbers(solver: Any, *names: str) -> None:
-    """Check that options are None or positive and finite.
-
-    Raises:
-        InvalidArgument: one is not.
-    """
-    for name in names:
-        value = getattr(solver, name)
-        if value is not None and not 0 < value < 1e150:
-            raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
-
-
 @dataclass(frozen=True)
 class Strategy:
     """The frame of an evolution strategy; a subclass has ``_begin``, ``_draw``, ``_learn`` and ``_spread``.
@@ -167,7 +156,7 @@ class Strategy:
     def __post_init__(self) -> None:
         if self.population is not None and (self.population != int(self.population) or self.population < 2):
             raise InvalidArgument(f"population: expected an integer >= 2, got {self.population!r}.")
-        check_numbers(self, "sigma")
+        check_positive(self, "sigma")
         if self.restarts is not None and self.restarts not in POLICIES:
             raise InvalidArgument(f"restarts: expected one of {', '.join(POLICIES)}, got {self.restarts!r}.")
 

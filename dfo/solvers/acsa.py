@@ -24,6 +24,7 @@ from dfo.batch import Batch, Perturbations
 from dfo.components import estimators
 from dfo.components.borders import within_box
 from dfo.components.geometry import GEOMETRIES, Geometry, Kind, geometry
+from dfo.components.options import check_positive
 from dfo.components.stages import Staged
 from dfo.directions import Directions, Sphere
 from dfo.errors import InvalidArgument
@@ -116,10 +117,7 @@ class ACSA(Staged):
     def __post_init__(self) -> None:
         if self.geometry not in (None, *GEOMETRIES):
             raise InvalidArgument(f"geometry: expected one of {', '.join(GEOMETRIES)}, got {self.geometry!r}.")
-        for name in ("eps", "lipschitz", "distance", "samples", "steps", "rounds"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e150:
-                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+        check_positive(self, "eps", "lipschitz", "distance", "samples", "steps", "rounds")
 
     def plan(self, task: Task) -> ACSA:
         """Divide the budget into steps and pairs."""

@@ -17,8 +17,8 @@ from dfo.batch import Batch, Perturbations, Points
 from dfo.components import descent, estimators
 from dfo.components.borders import into_box, onto_line
 from dfo.components.generations import SCHEDULES, Schedule, annealed, first_sigma, members, widened
+from dfo.components.options import check_choice, check_population, check_positive
 from dfo.directions import Directions, Distribution, distribution
-from dfo.errors import InvalidArgument
 from dfo.feedback import Feedback
 from dfo.protocols import Task
 from dfo.random import Key
@@ -88,15 +88,10 @@ class ARS:
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "sphere"})
 
     def __post_init__(self) -> None:
-        if self.schedule not in (None, *SCHEDULES):
-            raise InvalidArgument(f"schedule: expected one of {', '.join(SCHEDULES)}, got {self.schedule!r}.")
+        check_choice(self, schedule=(None, *SCHEDULES))
         distribution(self.directions)
-        for name in ("sigma", "lr", "floor", "horizon", "top"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e150:
-                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
-        if self.population is not None and (self.population != int(self.population) or self.population < 2):
-            raise InvalidArgument(f"population: expected an integer >= 2, got {self.population!r}.")
+        check_positive(self, "sigma", "lr", "floor", "horizon", "top")
+        check_population(self)
 
     def plan(self, task: Task) -> ARS:
         """Fill in the population, the first step, the horizon and the space."""

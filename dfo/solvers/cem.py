@@ -19,9 +19,10 @@ import numpy as np
 
 from dfo.arrays import Array, Floats, as_like, is_torch, namespace
 from dfo.components.borders import step_floor
+from dfo.components.options import check_positive
 from dfo.components.ranking import merits, spread_over_ranks
 from dfo.components.sampling import cloud, moments
-from dfo.components.strategy import Run, Strategy, bounded_steps, check_numbers
+from dfo.components.strategy import Run, Strategy, bounded_steps
 from dfo.errors import InvalidArgument
 from dfo.feedback import Feedback, Values
 from dfo.protocols import Task
@@ -99,7 +100,7 @@ class CEM(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, "elite", "extra_steps", "horizon", "iterations", "shrink")
+        check_positive(self, "elite", "extra_steps", "horizon", "iterations", "shrink")
         for name in ("elite", "smoothing", "smoothing_stdev", "keep"):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:

@@ -33,6 +33,7 @@ import numpy as np
 from dfo.arrays import Array, Floats, as_like, copy, namespace
 from dfo.batch import DENSE_LIMIT, Batch, Perturbations, Points
 from dfo.components import estimators
+from dfo.components.options import check_choice
 from dfo.directions import Directions, Gaussian
 from dfo.errors import DfoWarning, InvalidArgument, ProblemTooLarge, short
 from dfo.feedback import Feedback
@@ -124,9 +125,7 @@ class FrankWolfe:
     laws: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        for name, known in (("scheme", SCHEMES), ("difference", ("central", "forward"))):
-            if getattr(self, name) not in known:
-                raise InvalidArgument(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        check_choice(self, scheme=SCHEMES, difference=("central", "forward"))
         for name in ("samples", "horizon", "scale", "minibatches", "gap_tol", "rho", "c", "gamma"):
             value = getattr(self, name)
             if value is not None and not callable(value) and not 0 < value < 1e150:

@@ -14,6 +14,7 @@ import numpy as np
 
 from dfo.arrays import Array, Floats, as_like, copy
 from dfo.batch import Batch, Perturbations, Points
+from dfo.components.options import check_positive
 from dfo.components.ranking import merits
 from dfo.directions import Directions, Gaussian
 from dfo.errors import InvalidArgument
@@ -75,10 +76,7 @@ class GLD:
     def __post_init__(self) -> None:
         if self.variant not in ("fast", "search"):
             raise InvalidArgument(f'variant: expected "fast" or "search", got {self.variant!r}.')
-        for name in ("radius", "smallest"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e150:
-                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+        check_positive(self, "radius", "smallest")
         if not 1 < self.condition < 1e150:
             raise InvalidArgument(f"condition: expected a number above 1, got {self.condition!r}.")
         if self.batch is not None and self.batch < 2:

@@ -23,6 +23,7 @@ from dfo.components import descent
 from dfo.components.borders import into_box, onto_line
 from dfo.components.estimators import layout
 from dfo.components.generations import SCHEDULES, Schedule, annealed, first_sigma, members, widened
+from dfo.components.options import check_choice, check_population, check_positive
 from dfo.components.shaping import SHAPINGS, Shaping, shaped
 from dfo.directions import CHUNK, Directions
 from dfo.errors import InvalidArgument
@@ -141,17 +142,11 @@ class GuidedES:
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance", "sphere"})
 
     def __post_init__(self) -> None:
-        for name, known in (("shaping", SHAPINGS), ("rule", descent.RULES), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise InvalidArgument(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
-        for name in ("beta", "subspace", "sigma", "lr", "eps", "floor", "horizon"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e150:
-                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+        check_choice(self, shaping=SHAPINGS, rule=descent.RULES, schedule=SCHEDULES)
+        check_positive(self, "beta", "subspace", "sigma", "lr", "eps", "floor", "horizon")
         if not 0 <= self.alpha <= 1:
             raise InvalidArgument(f"alpha: expected a share from 0 to 1, got {self.alpha!r}.")
-        if self.population is not None and (self.population != int(self.population) or self.population < 2):
-            raise InvalidArgument(f"population: expected an integer >= 2, got {self.population!r}.")
+        check_population(self)
 
     def plan(self, task: Task) -> GuidedES:
         """Fill in the population, the subspace, the first step, the horizon and the space."""

@@ -26,8 +26,8 @@ from dfo.batch import Batch, Perturbations
 from dfo.components import estimators
 from dfo.components.borders import within_box
 from dfo.components.geometry import GEOMETRIES, Geometry, Kind, geometry
+from dfo.components.options import check_choice, check_positive
 from dfo.directions import Directions, Distribution, distribution
-from dfo.errors import InvalidArgument
 from dfo.feedback import Feedback
 from dfo.protocols import Task
 from dfo.random import Key, integers
@@ -111,20 +111,9 @@ class ZOMirror:
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "sphere"})
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("scheme", estimators.SCHEMES),
-            ("filter", estimators.FILTERS),
-            ("geometry", (None, *GEOMETRIES)),
-        ):
-            if getattr(self, name) not in known:
-                raise InvalidArgument(
-                    f"{name}: expected one of {', '.join(filter(None, known))}, got {getattr(self, name)!r}."
-                )
+        check_choice(self, scheme=estimators.SCHEMES, filter=estimators.FILTERS, geometry=(None, *GEOMETRIES))
         distribution(self.directions)
-        for name in ("lr", "radius", "samples", "limit", "minibatches"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e150:
-                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+        check_positive(self, "lr", "radius", "samples", "limit", "minibatches")
 
     def plan(self, task: Task) -> ZOMirror:
         """Fill in the number of directions, the smoothing and the averaging (with noise), and the space."""

@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 
 from dfo.arrays import Array, as_like, namespace
 from dfo.components.borders import step_floor
+from dfo.components.options import check_positive
 from dfo.components.sampling import cloud, moments
 from dfo.components.shaping import shaped
-from dfo.components.strategy import Run, Strategy, bounded_steps, check_numbers
+from dfo.components.strategy import Run, Strategy, bounded_steps
 from dfo.errors import ProblemTooLarge
 from dfo.feedback import Feedback
 from dfo.protocols import Task
@@ -77,7 +78,7 @@ class SNES(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, "lr", "lr_sigma")
+        check_positive(self, "lr", "lr_sigma")
 
     def _begin(self, mean: Array, sigma: float, run: Run, key: Key, step: int) -> SNESState:
         stdev: Any = sigma * namespace(mean).ones_like(mean)
@@ -160,7 +161,7 @@ class XNES(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, "lr", "lr_sigma", "lr_shape")
+        check_positive(self, "lr", "lr_sigma", "lr_shape")
 
     def plan(self, task: Task) -> XNES:
         """Fill in population, step, restarts and space."""

@@ -21,9 +21,9 @@ from dfo.batch import Batch, Perturbations, Points
 from dfo.components import descent
 from dfo.components.borders import into_box, onto_line
 from dfo.components.generations import SCHEDULES, Schedule, annealed, first_sigma, members, widened
+from dfo.components.options import check_choice, check_not_negative, check_population, check_positive
 from dfo.components.shaping import SHAPINGS, Shaping, by_rank, shaped
 from dfo.directions import Directions, Distribution, LowRank, distribution
-from dfo.errors import InvalidArgument
 from dfo.feedback import Feedback
 from dfo.protocols import CONSTRAINTS, Task
 from dfo.random import Key
@@ -116,20 +116,11 @@ class OpenAIES:
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance", "sphere"})
 
     def __post_init__(self) -> None:
-        for name, known in (("shaping", SHAPINGS), ("rule", descent.RULES), ("schedule", (None, *SCHEDULES))):
-            if getattr(self, name) not in known:
-                words = ", ".join(word for word in known if word)
-                raise InvalidArgument(f"{name}: expected one of {words}, got {getattr(self, name)!r}.")
+        check_choice(self, shaping=SHAPINGS, rule=descent.RULES, schedule=(None, *SCHEDULES))
         distribution(self.directions)
-        for name in ("sigma", "lr", "eps", "floor", "horizon"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e150:
-                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
-        for name in ("l2", "anchor"):
-            if not 0 <= getattr(self, name) < 1e150:
-                raise InvalidArgument(f"{name}: expected a number of at least 0, got {getattr(self, name)!r}.")
-        if self.population is not None and (self.population != int(self.population) or self.population < 2):
-            raise InvalidArgument(f"population: expected an integer >= 2, got {self.population!r}.")
+        check_positive(self, "sigma", "lr", "eps", "floor", "horizon")
+        check_not_negative(self, "l2", "anchor")
+        check_population(self)
 
     def plan(self, task: Task) -> OpenAIES:
         """Fill in the population, the first step, the horizon and the space."""

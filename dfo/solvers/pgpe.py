@@ -19,6 +19,7 @@ from dfo.batch import Batch, Points
 from dfo.components import descent
 from dfo.components.borders import into_box, onto_line
 from dfo.components.generations import SCHEDULES, Schedule, annealed, first_sigma, members, widened
+from dfo.components.options import check_choice, check_population, check_positive
 from dfo.components.sampling import cloud, moments
 from dfo.components.shaping import SHAPINGS, Shaping, shaped
 from dfo.components.strategy import bounded_steps
@@ -102,17 +103,11 @@ class PGPE:
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance", "sphere"})
 
     def __post_init__(self) -> None:
-        for name, known in (("shaping", SHAPINGS), ("rule", descent.RULES), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise InvalidArgument(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
-        for name in ("sigma", "lr", "lr_sigma", "eps", "floor", "horizon", "xtol"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e150:
-                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+        check_choice(self, shaping=SHAPINGS, rule=descent.RULES, schedule=SCHEDULES)
+        check_positive(self, "sigma", "lr", "lr_sigma", "eps", "floor", "horizon", "xtol")
         if not 0 < self.max_change < 1:
             raise InvalidArgument(f"max_change: expected a share in (0, 1), got {self.max_change!r}.")
-        if self.population is not None and (self.population != int(self.population) or self.population < 2):
-            raise InvalidArgument(f"population: expected an integer >= 2, got {self.population!r}.")
+        check_population(self)
 
     def plan(self, task: Task) -> PGPE:
         """Fill in the population, the first step, the horizon and the space."""

@@ -23,6 +23,7 @@ import numpy as np
 
 from dfo.arrays import Array, Floats, as_like, copy
 from dfo.batch import Batch, Perturbations, Points
+from dfo.components.options import check_positive
 from dfo.components.ranking import edge_weights, merits
 from dfo.components.stages import Staged
 from dfo.directions import Directions, Distribution, distribution
@@ -112,10 +113,7 @@ class ZORankSGD(Staged):
 
     def __post_init__(self) -> None:
         distribution(self.directions)
-        for name in ("lr", "radius", "reach", "xtol"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e150:
-                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+        check_positive(self, "lr", "radius", "reach", "xtol")
         for name, least in (("population", 2), ("top", 1), ("search", 0)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -23,6 +23,7 @@ from dfo.components import descent, estimators
 from dfo.components.borders import nearest, within_box
 from dfo.components.curvature import first_step
 from dfo.components.descent import Moments
+from dfo.components.options import check_positive
 from dfo.components.stages import Staged
 from dfo.directions import Coordinate, Directions, Distribution, distribution
 from dfo.errors import InvalidArgument
@@ -128,10 +129,7 @@ class ZOSGD(Staged):
             if getattr(self, name) not in known:
                 raise InvalidArgument(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
         distribution(self.directions)
-        for name in ("lr", "radius", "samples", "limit", "eps", "period", "minibatches"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e150:
-                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+        check_positive(self, "lr", "radius", "samples", "limit", "eps", "period", "minibatches")
 
     def plan(self, task: Task) -> ZOSGD:
         """Fill in the number of directions, the smoothing (with noise) and the space."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from dfo.arrays import Array, Floats, as_like, copy
 from dfo.batch import Batch, Points
+from dfo.components.options import check_population
 from dfo.errors import InvalidArgument
 from dfo.feedback import Feedback
 from dfo.protocols import Task
@@ -90,8 +91,7 @@ class CBS:
             value = getattr(self, name)
             if isinstance(value, (int, float)) and not (0 < value < 1e150 or (name == "dt" and value > 0)):
                 raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
-        if self.population is not None and (self.population != int(self.population) or self.population < 2):
-            raise InvalidArgument(f"population: expected an integer >= 2, got {self.population!r}.")
+        check_population(self)
 
     def plan(self, task: Task) -> CBS:
         """Fill in population and space."""

@@ -22,6 +22,7 @@ from dfo.arrays import Array, Floats, as_like, namespace, to_numpy
 from dfo.batch import Batch, Points
 from dfo.components.borders import into_box, onto_line, step_floor
 from dfo.components.ends import no_progress, patience, window
+from dfo.components.options import check_population
 from dfo.components.ranking import merits
 from dfo.components.restarts import POLICIES, Policy, Regime, first_regime, next_regime, restart_point
 from dfo.errors import InvalidArgument, ProblemTooLarge
@@ -118,8 +119,7 @@ class CMA:
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance", "sphere"})
 
     def __post_init__(self) -> None:
-        if self.population is not None and (self.population != int(self.population) or self.population < 2):
-            raise InvalidArgument(f"population: expected an integer >= 2, got {self.population!r}.")
+        check_population(self)
         if self.sigma is not None and not (math.isfinite(self.sigma) and 0 < self.sigma < 1e150):
             raise InvalidArgument(f"sigma: expected a positive finite step below 1e150, got {self.sigma!r}.")
         if self.restarts is not None and self.restarts not in POLICIES:

@@ -12,6 +12,7 @@ from dfo.arrays import Array, Floats, namespace
 from dfo.components import descent, estimators
 from dfo.components.borders import into_box
 from dfo.components.descent import Moments
+from dfo.components.options import check_choice, check_positive
 from dfo.errors import InvalidArgument, InvalidType
 from dfo.feedback import Feedback, Values
 from dfo.protocols import Task
@@ -45,13 +46,8 @@ class Outer:
     laws: ClassVar[frozenset[str]] = frozenset({"translation"})
 
     def __post_init__(self) -> None:
-        for name, known in (("filter", estimators.FILTERS), ("rule", descent.RULES)):
-            if getattr(self, name) not in known:
-                raise InvalidArgument(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
-        for name in ("sigma", "lr", "eps", "limit", "max_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1e150:
-                raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+        check_choice(self, filter=estimators.FILTERS, rule=descent.RULES)
+        check_positive(self, "sigma", "lr", "eps", "limit", "max_norm")
         n = self.population
         if n is not None and (n < 2 or n % 2):
             raise InvalidArgument(f"population: expected an even number of at least 2, for pairs, got {n!r}.")

@@ -1,0 +1,60 @@
+"""What solvers check of their options, in one place, so that one mistake has one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dfo.errors import InvalidArgument
+
+__all__ = ["HUGE", "check_choice", "check_not_negative", "check_population", "check_positive"]
+
+HUGE = 1e150
+"""Options stay below this: the square of a larger number is infinite."""
+
+
+def check_choice(solver: Any, **known: Sequence[str | None]) -> None:
+    """Check that options are among the names that exist.
+
+    Raises:
+        InvalidArgument: one is not.
+    """
+    for name, names in known.items():
+        if getattr(solver, name) not in names:
+            words = ", ".join(word for word in names if word)
+            raise InvalidArgument(f"{name}: expected one of {words}, got {getattr(solver, name)!r}.")
+
+
+def check_positive(solver: Any, *names: str) -> None:
+    """Check that options are None, or positive and below :data:`HUGE`.
+
+    Raises:
+        InvalidArgument: one is not.
+    """
+    for name in names:
+        value = getattr(solver, name)
+        if value is not None and not 0 < value < HUGE:
+            raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+
+
+def check_not_negative(solver: Any, *names: str) -> None:
+    """Check that options are None, or at least 0 and below :data:`HUGE`.
+
+    Raises:
+        InvalidArgument: one is not.
+    """
+    for name in names:
+        value = getattr(solver, name)
+        if value is not None and not 0 <= value < HUGE:
+            raise InvalidArgument(f"{name}: expected a number of at least 0, got {value!r}.")
+
+
+def check_population(solver: Any, least: int = 2) -> None:
+    """Check that ``population`` is None or an integer of at least ``least``.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
+    n = solver.population
+    if n is not None and (n != int(n) or n < least):
+        raise InvalidArgument(f"population: expected an integer >= {least}, got {n!r}.")
