@@ -210,14 +210,14 @@ def _case(name: str, options: Mapping[str, Any], most: float | None, peer: str, 
     return rows
 
 
-def _small(name: str, options: Mapping[str, Any]) -> Row:
+def _small(name: str, options: Mapping[str, Any], claimed: bool) -> Row:
     step = generations(name, options, 1000)
     took = _paired({"ours": step}, 200)["ours"]
     best = float(np.median(took)) * 1e3
     label = name + "".join(f", {v}" for v in options.values())
     return Row(
-        f"{label}: milliseconds of CPU time for ask + tell, d=1e3, {MEMBERS} members", "<= 0.5", best, best <= 0.5,
-        "this machine", 200,
+        f"{label}: milliseconds of CPU time for ask + tell, d=1e3, {MEMBERS} members",
+        "<= 0.5" if claimed else "reported", best, not claimed or best <= 0.5, "this machine", 200,
     )  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def _rows(pairs: int) -> list[Row]:
     for name, options, most, peer, least in CASES:
         if name in SOLVERS:
             rows += _case(name, options, most, peer, least, pairs)
-    return rows + [_small(name, options) for name, options, *_ in CASES if name in SOLVERS]
+    return rows + [_small(name, options, most is not None) for name, options, most, *_ in CASES if name in SOLVERS]
 
 
 def population(pairs: int = 5) -> list[Row]:
