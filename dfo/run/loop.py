@@ -13,8 +13,14 @@ from dfo.run.session import Session
 __all__ = ["Loop", "check_fits", "lanes_of"]
 
 
-def check_fits(solver: Solver[Any], oracle: Oracle[Any], name: str) -> None:
+def check_fits(solver: Solver[Any], oracle: Oracle[Any], name: str, kind: str = "") -> None:
     """Refuse, before the first evaluation, a solver that needs what the oracle does not give.
+
+    Args:
+        solver: planned.
+        oracle: of the run.
+        name: of the solver, for the message.
+        kind: of the space, such as ``"convex"``: methods that do not move in it are not proposed.
 
     Raises:
         IncompatibleOracle: naming the solvers that would do.
@@ -30,6 +36,7 @@ def check_fits(solver: Solver[Any], oracle: Oracle[Any], name: str) -> None:
         other
         for other in SOLVERS
         if solver_class(other).needs <= oracle.gives
+        and (not kind or kind in getattr(solver_class(other), "spaces", (kind,)))
         and (CONSTRAINTS not in oracle.gives or CONSTRAINTS in getattr(solver_class(other), "handles", ()))
     ]
     raise IncompatibleOracle(

@@ -121,7 +121,8 @@ def resolve(
     if not (isinstance(method, str) and is_peer(method)):
         task = Task(seen.inner, granted, count, oracle.gives, noisy, oracle.max_batch)
         solver = solver_of(method, options, tol, task)
-        check_fits(solver, oracle, method if isinstance(method, str) else type(method).__name__)
+        kind = "convex" if is_convex(space) else "text" if isinstance(space, Text) else "vector"
+        check_fits(solver, oracle, method if isinstance(method, str) else type(method).__name__, kind)
         noisy = noisy or lanes_of(solver) > 0  # a value depends on the inner state: the lowest one seen is no result
     else:
         if count is not None:
