@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dfo.errors import InvalidArgument
+import numpy as np
+
+from dfo.errors import InvalidArgument, InvalidType, short
 
 __all__ = ["HUGE", "check_choice", "check_not_negative", "check_population", "check_positive"]
 
@@ -30,9 +32,10 @@ def check_positive(solver: Any, *names: str) -> None:
 
     Raises:
         InvalidArgument: one is not.
+        InvalidType: one is no number.
     """
     for name in names:
-        value = getattr(solver, name)
+        value = _number(solver, name)
         if value is not None and not 0 < value < HUGE:
             raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
 
@@ -42,9 +45,10 @@ def check_not_negative(solver: Any, *names: str) -> None:
 
     Raises:
         InvalidArgument: one is not.
+        InvalidType: one is no number.
     """
     for name in names:
-        value = getattr(solver, name)
+        value = _number(solver, name)
         if value is not None and not 0 <= value < HUGE:
             raise InvalidArgument(f"{name}: expected a number of at least 0, got {value!r}.")
 
@@ -55,6 +59,20 @@ def check_population(solver: Any, least: int = 2) -> None:
     Raises:
         InvalidArgument: it is not.
     """
-    n = solver.population
+    n = _number(solver, "population")
     if n is not None and (n != int(n) or n < least):
         raise InvalidArgument(f"population: expected an integer >= {least}, got {n!r}.")
+
+
+def _number(solver: Any, name: str) -> float | None:
+    """Return an option that is None or a number.
+
+    Raises:
+        InvalidType: it is something else.
+    """
+    value = getattr(solver, name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InvalidType(f"{name}: expected a number, got {short(value)}.")
+    return float(value)

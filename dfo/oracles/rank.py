@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Protocol
 
 import numpy as np
@@ -116,7 +117,7 @@ def _ranks(answer: Sequence[Any], n: int) -> Floats:
     """Return ``(n,)`` average ranks of an order with ties; unlisted members share the last place."""
     place = np.full(n, float(n))
     try:
-        groups = [[int(i) for i in (group if np.ndim(group) else [group])] for group in answer]
+        groups = [[index(i) for i in (group if np.ndim(group) else [group])] for group in answer]
     except (TypeError, ValueError):
         groups = [[-1]]
     listed = [i for group in groups for i in group]
@@ -178,6 +179,10 @@ class HumanNoise:
 
     def rank(self, f: Floats, key: Key) -> Floats:
         """Return ``(n,)`` ranks from one vote on every pair; vote (i, j) is number ``i n + j`` of the stream."""
+        if self.log and (f <= 0.0).any():
+            raise BadObjective(
+                f"log=True compares logarithms: expected positive values, got {float(f.min()):g}. Shift them."
+            )
         felt = (np.log(np.maximum(f, 1e-300)) if self.log else f) / self.scale
         difference = felt[:, None] - felt[None, :]  # (n, n)
         right, wrong, _ = self.shares(np.abs(difference))

@@ -118,6 +118,8 @@ class ChatScore:
     def __post_init__(self) -> None:
         if not callable(self.score):
             raise InvalidType(f"score: expected a function of a text and a data number, got {short(self.score)}.")
+        if isinstance(self.prompt, str) and "{x}" not in self.prompt:
+            raise InvalidArgument(f"prompt: expected {{x}} where the point goes, got {short(self.prompt)}.")
         where = urlsplit(self.url)
         if where.scheme != "https" and not (where.scheme == "http" and self._local):
             raise InvalidArgument(f"url: expected https, or http on this machine, got {short(self.url)}.")
@@ -174,6 +176,8 @@ class ChatScore:
         """Return a request as text; equal points and numbers make equal requests."""
         if callable(self.prompt):
             text = self.prompt(x, number)
+            if not isinstance(text, str):
+                raise InvalidType(f"prompt: expected a function that returns text, got {short(text)}.")
         else:
             text = self.prompt.replace("{data}", str(number)).replace("{x}", str(x))
         messages = [{"role": "user", "content": text}]

@@ -21,7 +21,7 @@ import numpy as np
 
 from dfo.arrays import Floats, copy, is_array, to_numpy
 from dfo.batch import Batch, Items, Linear, Points
-from dfo.errors import InvalidArgument, InvalidType, short
+from dfo.errors import BadObjective, InvalidArgument, InvalidType, short
 from dfo.feedback import Values
 from dfo.oracles.function import Halted, members
 from dfo.oracles.lanes import BEFORE, Draws, Ints, blank, put, rows, stacked
@@ -192,7 +192,7 @@ class Unrolled:
             steps: length of the episode, the horizon by default.
 
         Returns:
-            A number, or ``(n,)`` numbers for ``(n, d)`` points; infinite where an inner problem failed.
+            A number, or ``(n,)`` numbers for ``(n, d)`` points; infinite where the losses are no finite numbers.
 
         Raises:
             InvalidArgument: neither a horizon nor ``steps``.
@@ -210,7 +210,10 @@ class Unrolled:
         else:
             batch = Points((X if several else X[None])[np.repeat(np.arange(n), len(numbers))], data=tiled)
         runs = replace(self, steps=int(length), horizon=length, phase=False)
-        told, _ = runs.evaluate(batch, ())
+        try:
+            told, _ = runs.evaluate(batch, ())
+        except Halted as halted:
+            raise (halted.__cause__ or halted) from None
         losses = told.f.reshape(n, -1).mean(axis=1)
         return losses if several else float(losses[0])
 
@@ -318,10 +321,15 @@ class Unrolled:
 
     def _step(self, theta: Any, state: Any, t: Ints, draws: Draws) -> tuple[Any, Floats, Any]:
         if self.vectorized:
-            after, loss, *more = self.step(theta, state, t, draws)
+            after, loss, *more = _answered(self.step(theta, state, t, draws))
             done = np.asarray(to_numpy(more[0]), bool) if more else None
+            if np.shape(to_numpy(loss)) not in ((len(t),), (len(t), 1)):
+                raise BadObjective(
+                    f"step: expected {len(t)} losses, one a lane, got the shape {np.shape(to_numpy(loss))}."
+                    " Take means within a lane only."
+                )
             return after, self._clamped(loss), done
-        each = [self.step(theta[i], rows(state, i), int(t[i]), draws.take(i)) for i in range(len(t))]
+        each = [_answered(self.step(theta[i], rows(state, i), int(t[i]), draws.take(i))) for i in range(len(t))]
         done = np.array([bool(out[2]) for out in each]) if len(each[0]) > 2 else None
         return stacked([out[0] for out in each]), self._clamped([out[1] for out in each]), done
 
@@ -335,6 +343,17 @@ class Unrolled:
         x = [float(v) for v in loss] if isinstance(loss, list) else to_numpy(loss)
         f = np.asarray(x, dtype=float).reshape(-1)
         return f if self.worst is None else np.where(f <= self.worst, f, self.worst)
+
+
+def _answered(out: Any) -> Any:
+    """Return what a step returned, if it is a pair or a triple.
+
+    Raises:
+        BadObjective: it is neither.
+    """
+    if not isinstance(out, (tuple, list)) or len(out) not in (2, 3):
+        raise BadObjective(f"step: expected (state, loss) or (state, loss, done), got {short(out)}.")
+    return out
 
 
 def _points(batch: Batch, vectorized: bool) -> Any:

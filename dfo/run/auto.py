@@ -6,6 +6,7 @@ the problem (d variables, budget)      the choice
 points are text                        random
 inner problems on lanes                es-single
 points of a convex set                 zo-fw
+the same, only compared                zo-rank-sgd
 the oracle only ranks                  cma
 constraints                            scipy:COBYLA if ``noise=False``, else cma
 ``noise=False``, 2-50 d, up to 100 d   scipy:SLSQP, restarted at random points
@@ -24,6 +25,7 @@ of all at small budgets on smooth functions and the worst when a value jitters o
 
 from __future__ import annotations
 
+from dfo.protocols import CONSTRAINTS
 from dfo.sets.convex import is_convex
 from dfo.spaces import Box, Free, Text
 
@@ -62,6 +64,8 @@ def _special(space: object, gives: frozenset[str]) -> tuple[str, str] | None:
         return "random", "points are text"
     if "ended" in gives:
         return "es-single", "the oracle unrolls inner problems on lanes"
+    if is_convex(space) and ("values" not in gives or CONSTRAINTS in gives):
+        return "zo-rank-sgd", "points of a convex set, only compared"
     if is_convex(space):
         return "zo-fw", "points of a convex set"
     if "values" not in gives:

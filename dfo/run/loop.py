@@ -27,6 +27,12 @@ def check_fits(solver: Solver[Any], oracle: Oracle[Any], name: str, kind: str = 
     """
     from dfo.solvers import SOLVERS, solver_class
 
+    if "ended" in oracle.gives and "ended" not in solver.needs:
+        lanes = [other for other in SOLVERS if "ended" in solver_class(other).needs]
+        raise IncompatibleOracle(
+            f"{name} asks about whole points, but the oracle unrolls a few steps at a time."
+            f" Use oracle.whole(), or one of these methods: {', '.join(lanes)}."
+        )
     missing = set(solver.needs) - set(oracle.gives)
     if CONSTRAINTS in oracle.gives and CONSTRAINTS not in getattr(solver, "handles", ()):
         missing.add(f"no {CONSTRAINTS}")

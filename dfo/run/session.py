@@ -73,6 +73,7 @@ class Session:
         self.stop, self.hooks, self.interrupt = stop, hooks, interrupt
         self.memory = oracle.start(lanes, key or Key(0))
         self.nfev = self.nit = self.nfail = self.best_at = 0
+        self._lowest, self._fell_at = math.inf, 0
         self.spent, self.price = 0.0, float(getattr(oracle, "price", 1.0))
         self.best_x: Any = None
         self.best_fun, self.best_merit, self.best_violation = math.inf, math.inf, 0.0
@@ -227,6 +228,8 @@ class Session:
         merit = told.merit() if outside is None else told.merit() + outside
         if not n:
             return
+        if outside is not None and (lowest := float(told.merit().min())) < self._lowest:
+            self._lowest, self._fell_at = lowest, self.nfev  # progress, though beside the set
         i = int(merit.argmin())
         if merit[i] < self.best_merit and told.valid[i]:
             self._improve(batch, told, i, float(merit[i]))
@@ -293,7 +296,7 @@ class Session:
             seconds=self.seconds,
             best_x=self.best_x,
             best_fun=self.best_fun if self.best_violation <= 0.0 else math.inf,
-            stalled=self.nfev - self.best_at,
+            stalled=self.nfev - max(self.best_at, self._fell_at),
             nfail=self.nfail,
             batch=batch,
             told=told,

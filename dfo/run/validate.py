@@ -78,6 +78,12 @@ def check_budget(value: Any) -> int | None:
     return check_count("budget", value, 0)
 
 
+def _no_classes(**given: Any) -> None:
+    for name, value in given.items():
+        if isinstance(value, type):
+            raise InvalidType(f"{name}: expected an instance such as dfo.{value.__name__}(3), got the class.")
+
+
 def space_and_start(x0: Any, bounds: Any) -> tuple[UserSpace, Any]:
     """Return the space and the start that ``x0`` and ``bounds`` describe.
 
@@ -88,6 +94,7 @@ def space_and_start(x0: Any, bounds: Any) -> tuple[UserSpace, Any]:
         InvalidArgument: no variable, NaN or infinity in x0, a length that does not fit, x0 outside.
         InvalidType: x0 is nothing of the kind.
     """
+    _no_classes(x0=x0, bounds=bounds)
     if isinstance(x0, (Float, Int, Choice)):
         raise InvalidType(
             f'x0: a parameter needs a name; write {{"name": {short(x0)}}}, and the objective gets a dict.'

@@ -130,6 +130,10 @@ class FrankWolfe:
             value = getattr(self, name)
             if value is not None and not callable(value) and not 0 < value < 1e150:
                 raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+        for name in ("rho", "gamma"):
+            value = getattr(self, name)
+            if value is not None and not callable(value) and value > 1:
+                raise InvalidArgument(f"{name}: expected a share of at most 1, got {value!r}.")
         for name in ("floor", "look"):
             if not 0 <= getattr(self, name) < 1e150:
                 raise InvalidArgument(f"{name}: expected a number >= 0, got {getattr(self, name)!r}.")

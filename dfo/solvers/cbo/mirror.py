@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from dfo.arrays import Array, as_like, namespace
-from dfo.errors import InvalidArgument
+from dfo.errors import InvalidArgument, short
+from dfo.sets import Simplex
 from dfo.spaces import Box, Space
 
 __all__ = ["MIRRORS", "Mirror", "from_dual", "to_dual"]
@@ -27,10 +28,14 @@ def to_dual(mirror: Mirror, space: Space | None, X: Array) -> Array:
     """Return ``(n, d)`` dual variables whose images are the points ``X`` of the set.
 
     Raises:
-        InvalidArgument: the barrier without a bounded box.
+        InvalidArgument: the barrier without a bounded box, entropy without a simplex.
     """
     xp = namespace(X)
     if mirror == "entropy":
+        if not isinstance(space, Simplex):
+            raise InvalidArgument(
+                f"mirror: entropy needs a simplex, got {short(space)}. Use 'barrier' in a box, 'projection' elsewhere."
+            )
         floor = max(FLOOR, float(xp.finfo(X.dtype).tiny))
         share: Array = xp.log(xp.clip(X / X.sum(axis=1)[:, None], floor, None))
         return share

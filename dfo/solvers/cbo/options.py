@@ -52,8 +52,9 @@ def check(o: CBO) -> None:
         raise InvalidArgument(f'alpha: expected "ess", a number or a function of the step, got {o.alpha!r}.')
     for name in (*POSITIVE, *NOT_NEGATIVE):
         value, least = getattr(o, name), "above" if name in POSITIVE else "at or above"
-        if isinstance(value, (int, float)) and not (0 < value < 1e150 or (value == 0 and name in NOT_NEGATIVE)):
-            raise InvalidArgument(f"{name}: expected a number {least} 0 and below 1e150, got {value!r}.")
+        most = 1.0 if name == "eta" else 1e150  # a share of the particles
+        if isinstance(value, (int, float)) and not (0 < value <= most or (value == 0 and name in NOT_NEGATIVE)):
+            raise InvalidArgument(f"{name}: expected a number {least} 0 and at most {most:g}, got {value!r}.")
     for name in ("population", "batch"):
         value = getattr(o, name)
         if value is not None and (value != int(value) or value < 2):
