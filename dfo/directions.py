@@ -219,7 +219,7 @@ class LowRank(_Joint):
         """Return key and sides of every matrix; a vector has one side of 1."""
         shape: Any = (like.shape[-1],) if self.shape is None else self.shape
         several = shape and isinstance(shape[0], (tuple, list))
-        sides = [(int(s[0]), math.prod(s[1:])) for s in (shape if several else (shape,))]
+        sides = [(int(s[0]) if len(s) else 1, math.prod(s[1:])) for s in (shape if several else (shape,))]
         if sum(a * b for a, b in sides) != like.shape[-1]:
             raise InvalidArgument(f"LowRank: shape {shape} does not fit {like.shape[-1]} coordinates.")
         return [(key.child(j) if several else key, a, b) for j, (a, b) in enumerate(sides)]

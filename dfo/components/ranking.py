@@ -44,6 +44,7 @@ def spread_over_ranks(weights: Floats, merit: Floats) -> Floats:
     edges = np.concatenate([[0.0], np.cumsum(weights)])
     at = np.arange(n + 1.0)
     given[shown] = (np.interp(high, at, edges) - np.interp(low, at, edges)) / (high - low)
+    given[np.abs(given) < 1e-12 * np.abs(weights).max()] = 0.0  # rounding is no preference
     total: float = np.abs(weights).sum() / max(np.abs(given).sum(), 1e-300)
     return given if known.size == n else np.asarray(given * total)
 

@@ -40,7 +40,7 @@ _SPREAD = 2.0
 """c in ``E |g_hat|^2 <= c d M2^2``."""
 
 _PATIENCE = 8
-"""Missing values in a row before the round begins anew, half as far, where there were values."""
+"""Questions in a row without a value before the round begins anew, half as far, where there were values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class ACSAState:
     distance: float  # R
     squares: float  # sum and number of the squared slopes of the round
     slopes: int
-    lost: int  # values missing in a row
+    lost: int  # questions without a value in a row
     level: float
     stage: str
     key: Key
@@ -220,7 +220,7 @@ class ACSA(Staged):
         slopes = self._slopes(s, told)
         g: Any = estimators.gradient(self._drawn(s), slopes)
         if g is None:
-            return self._lost(replace(s, step=s.step + 1), len(slopes) * 2)
+            return self._lost(replace(s, step=s.step + 1))
         f, good = estimators.usable(told), slopes[np.isfinite(slopes)]
         with np.errstate(over="ignore"):
             squares = min(s.squares + float((good * good).sum()), 1e300)
@@ -255,11 +255,16 @@ class ACSA(Staged):
         x, z = self._map.primal(self._map.dual(x))
         return replace(s, x=x, z=z, ag=x, start=x, k=1, squares=0.0, slopes=0, lost=0)
 
-    def _lost(self, s: ACSAState, missing: int) -> ACSAState:
-        """Return the state after a batch without a value: once too often, and the round begins anew."""
-        if s.lost + missing < _PATIENCE:
-            return replace(s, lost=s.lost + missing)
-        return self._begun(replace(s, distance=max(s.distance / 2.0, 1e-12)), s.start)
+    def _lost(self, s: ACSAState) -> ACSAState:
+        """Return the state after a question without a value: once too often, and the round begins anew.
+
+        It begins where it has come to, or where it began if no question of it was answered. A distance that was
+        given stays.
+        """
+        if s.lost + 1 < _PATIENCE:
+            return replace(s, lost=s.lost + 1)
+        distance = s.distance if self.distance is not None else max(s.distance / 2.0, 1e-12)
+        return self._begun(replace(s, distance=distance), s.start if s.k == 1 else s.ag)
 
     # ------------------------------------------------------------------ reports
 

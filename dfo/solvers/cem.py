@@ -125,7 +125,7 @@ class CEM(Strategy):
         return 2 * (4 + int(3 * math.log(d)))
 
     def _elite(self, n: int) -> int:
-        return max(3 if n >= 6 else 2, round(self.elite * n))
+        return min(n - 1, max(3 if n >= 6 else 2, round(self.elite * n)))
 
     def _inside(self, G: Array) -> Array:
         return as_like(self.space.project(G), G) if isinstance(self.space, Box) else G
@@ -170,7 +170,8 @@ class CEM(Strategy):
         xp, merit = namespace(s.mean), merits(told)
         X: Any = G
         if isinstance(told, Values) and told.moved is not None:  # a filter moved the points: learn where they were
-            X = as_like(told.moved, s.mean)
+            M: Any = as_like(told.moved, s.mean)
+            X = xp.where(xp.isfinite(M).all(axis=1)[:, None], M, G)
         count = self._elite(s.run.regime.population)
         w = elite_weights(merit, count)
         if not w.any():

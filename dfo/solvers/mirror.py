@@ -136,7 +136,7 @@ class ZOMirror:
         """Return the state before the first question; a start on the border of a simplex is moved inside."""
         x, z = self._map.primal(self._map.dual(copy(x0)))
         far = 10.0 * self._radius(x) * math.sqrt(x.shape[0])
-        return ZOMirrorState(x, z, copy(x), z, 0, 1.0, copy(x), 0.0, far, 0.0, np.inf, 0, key, 0)
+        return ZOMirrorState(x, z, copy(x), z, 0, 1.0, copy(x), 0.0, far, np.nan, np.inf, 0, key, 0)
 
     def _drawn(self, s: ZOMirrorState) -> Directions:
         return Directions(distribution(self.directions), s.key.child(s.step), self.samples or 1, s.x)
