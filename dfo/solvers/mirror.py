@@ -55,7 +55,7 @@ class ZOMirrorState:
     mean: Array  # (d,) of the iterates, the last ones weighing most
     total: float  # sum of squared dual norms of the gradients
     far: float  # largest distance from the start
-    previous: float  # last value queried (residual scheme)
+    previous: float | None  # last value queried (residual scheme); None before there is one
     level: float  # mean value of the last step
     age: int  # updates done
     key: Key
@@ -136,7 +136,7 @@ class ZOMirror:
         """Return the state before the first question; a start on the border of a simplex is moved inside."""
         x, z = self._map.primal(self._map.dual(copy(x0)))
         far = 10.0 * self._radius(x) * math.sqrt(x.shape[0])
-        return ZOMirrorState(x, z, copy(x), z, 0, 1.0, copy(x), 0.0, far, np.nan, np.inf, 0, key, 0)
+        return ZOMirrorState(x, z, copy(x), z, 0, 1.0, copy(x), 0.0, far, None, np.inf, 0, key, 0)
 
     def _drawn(self, s: ZOMirrorState) -> Directions:
         return Directions(distribution(self.directions), s.key.child(s.step), self.samples or 1, s.x)
@@ -153,7 +153,8 @@ class ZOMirror:
     def tell(self, s: ZOMirrorState, batch: Batch, told: Feedback) -> ZOMirrorState:
         """Estimate the gradient and take a mirror step along it."""
         f = estimators.usable(told)
-        slopes = estimators.differences(self.scheme, f, self._radius(s.x), s.previous)
+        before = np.nan if s.previous is None else s.previous
+        slopes = estimators.differences(self.scheme, f, self._radius(s.x), before)
         g: Any = estimators.gradient(self._drawn(s), slopes, self.filter, self.limit)
         known = f[~np.isnan(f)]
         s = replace(
