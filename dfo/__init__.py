@@ -95,8 +95,8 @@ __all__ = [*sorted(_NAMES), "__version__"]  # noqa: PLE0604
 
 
 _ROOMS = frozenset({
-    "arrays", "batch", "bench", "components", "directions", "encodings", "errors", "feedback", "oracles",
-    "protocols", "random", "report", "run", "sets", "solvers", "spaces", "testing",
+    "arrays", "batch", "bench", "components", "directions", "distributions", "encodings", "errors", "feedback",
+    "oracles", "protocols", "random", "report", "run", "sets", "solvers", "spaces", "testing",
 })  # fmt: skip
 
 

@@ -1,29 +1,37 @@
 """Random directions as recipes: a distribution, a key and a count.
 
-Every distribution is normalised so that ``E[u u^T] = I``: one radius means the same length of step
-for all of them (a sphere direction has norm ``sqrt(d)``). For a linear function and one central
-difference, the second moment ``E|g_hat|^2 / |g|^2`` is exactly ``d + 2`` (gaussian), ``d`` (sphere,
-rademacher, and coordinates drawn at random), ``d/q`` (``q`` orthogonal directions).
-
 Elementwise distributions (gaussian, rademacher, sparse) are drawn in slices of the flat stream:
 member ``i`` of a block of ``m`` coordinates occupies ``i m .. (i + 1) m`` of the block's own stream, so
 any block of any member can be rebuilt alone and nothing of the size of the point is ever held twice.
-Once :meth:`Directions.dense` has drawn the rows, the same object keeps them for the sums that follow.
+Once :meth:`Directions.dense` has drawn the rows, the same object keeps them for the sums that follow;
+sums are the same to the last bit with and without them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 
-from dfo.arrays import Array, Floats, Point, as_like, is_blocks, is_torch, namespace, scratch, size, zeros
-from dfo.errors import InvalidArgument, InvalidType, short, unknown
-from dfo.random import Key, choice, fill_normal, integers, normal, signs, uniform
+from dfo.arrays import Array, Floats, Point, as_like, is_blocks, is_torch, size, zeros
+from dfo.distributions import (
+    DISTRIBUTIONS,
+    Coordinate,
+    Distribution,
+    Gaussian,
+    LowRank,
+    NoiseTable,
+    Orthogonal,
+    Rademacher,
+    Sparse,
+    Sphere,
+    Subspace,
+    distribution,
+)
+from dfo.errors import InvalidArgument, InvalidType
+from dfo.random import Key
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -42,334 +50,10 @@ __all__ = [
 ]
 
 CHUNK = 1 << 18
-"""Coordinates drawn at a time when a large point is moved in place (2 MiB in double precision)."""
+"""Numbers up to which directions are drawn together for a sum (2 MiB in double precision)."""
 
-ALIGNED = 16
-"""Directions out of a table begin at multiples of this."""
-
-
-class Distribution(Protocol):
-    """A law of directions in R^d with ``E[u u^T] = I``.
-
-    Optional members: ``within(shape)`` returns the law of a block of that shape of a point in named blocks
-    (a law without it draws whole points only, unless it is elementwise); ``combined(key, weights, like)``
-    returns ``weights @ rows`` without building the rows, and ``row(key, i, like)`` one row alone;
-    ``views(key, count, like)`` returns the rows as a list of arrays that exist already.
-    """
-
-    elementwise: ClassVar[bool]
-
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, d)`` directions for a point like ``like``, ``(d,)``."""
-        ...
-
-    def piece(self, key: Key, start: int, count: int, like: Array) -> Array:
-        """Return entries ``start .. start + count`` of the flattened rows (elementwise laws only)."""
-        ...
-
-
-class _Joint:
-    """Base of the laws whose coordinates depend on each other."""
-
-    elementwise: ClassVar[bool] = False
-
-    def piece(self, key: Key, start: int, count: int, like: Array) -> Array:
-        raise InvalidType(f"{type(self).__name__} draws whole directions; use a gaussian, rademacher or sparse law.")
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """Standard normal directions: isotropic, with a heavy radial tail (second moment d + 2)."""
-
-    elementwise: ClassVar[bool] = True
-
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, d)`` directions."""
-        return fill_normal(scratch((count, like.shape[-1]), like), key)
-
-    def piece(self, key: Key, start: int, count: int, like: Array) -> Array:
-        """Return a slice of the flattened rows."""
-        return normal(key, (count,), like, start)
-
-
-@dataclass(frozen=True)
-class Rademacher:
-    """Directions of +1 and -1 (SPSA, Spall 1992): one bit a coordinate, not rotation invariant."""
-
-    elementwise: ClassVar[bool] = True
-
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, d)`` directions."""
-        rows, d = scratch((count, like.shape[-1]), like), like.shape[-1]
-        if count * d <= CHUNK:
-            return signs(key, (count, d), like)
-        flat = rows.reshape(-1)
-        for at in range(0, count * d, CHUNK):
-            flat[at : at + CHUNK] = signs(key, (min(CHUNK, count * d - at),), like, at)
-        return rows
-
-    def piece(self, key: Key, start: int, count: int, like: Array) -> Array:
-        """Return a slice of the flattened rows."""
-        return signs(key, (count,), like, start)
-
-
-@dataclass(frozen=True)
-class Sparse:
-    """Gaussian directions that touch each coordinate with probability ``density``, scaled by ``density**-0.5``.
-
-    Args:
-        density: expected share of the coordinates that move, in (0, 1].
-    """
-
-    density: float = 0.1
-    elementwise: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.density <= 1.0:
-            raise InvalidArgument(f"density: expected a share in (0, 1], got {self.density!r}.")
-
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, d)`` directions."""
-        d = like.shape[-1]
-        return self.piece(key, 0, count * d, like).reshape(count, d)
-
-    def piece(self, key: Key, start: int, count: int, like: Array) -> Array:
-        """Return a slice of the flattened rows."""
-        kept = uniform(key.child("mask"), (count,), None, start) < self.density
-        entries: Array = normal(key, (count,), like, start) * as_like(kept * self.density**-0.5, like)
-        return entries
-
-
-@dataclass(frozen=True)
-class Sphere(_Joint):
-    """Uniform on the sphere of radius ``sqrt(d)``: the least variance among isotropic laws."""
-
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, d)`` directions."""
-        xp, drawn = namespace(like), normal(key, (count, like.shape[-1]), like)
-        norms = xp.sqrt((drawn * drawn).sum(axis=1))[:, None]
-        rows: Array = drawn * (math.sqrt(like.shape[-1]) / norms)
-        return rows
-
-
-@dataclass(frozen=True)
-class Orthogonal(_Joint):
-    """Haar-random orthogonal directions of norm ``sqrt(d)``, in groups of at most ``d``.
-
-    With ``q = d`` directions the estimate is the finite-difference gradient in a random basis.
-    """
-
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, d)`` directions."""
-        xp, d = namespace(like), like.shape[-1]
-        groups = []
-        for at in range(0, count, d):
-            drawn = normal(key.child(at // d), (min(d, count - at), d), like)
-            q, r = xp.linalg.qr(drawn.T)
-            groups.append((q * xp.sign(xp.linalg.diagonal(r))).T)  # the sign makes the law exactly Haar
-        rows: Array = math.sqrt(d) * (groups[0] if len(groups) == 1 else xp.concat(groups))
-        return rows
-
-
-@dataclass(frozen=True)
-class Coordinate(_Joint):
-    """Coordinate axes scaled by ``sqrt(d)``: all of them in order when ``q = d`` (CGE), else a random block.
-
-    With ``q = d`` the estimate is the finite-difference gradient itself.
-    """
-
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, d)`` directions."""
-        d = like.shape[-1]
-        picked = np.concatenate(
-            [
-                np.arange(d) if count - at >= d else np.sort(choice(key.child(at // d), d, count - at))
-                for at in range(0, count, d)
-            ]
-        )
-        rows: Any = np.zeros((count, d))
-        rows[np.arange(count), picked] = math.sqrt(d)
-        return as_like(rows, like)
-
-
-@dataclass(frozen=True)
-class LowRank(_Joint):
-    """Matrices ``A B^T / sqrt(r)`` with gaussian factors (EGGROLL, Sarkar et al. 2025).
-
-    The second moment for an ``a x b`` matrix at rank 1 is ``(a + 2)(b + 2)``; for vectors, the law is gaussian.
-
-    Args:
-        shape: what the point is, row by row: the two sides ``(a, b)`` of a matrix, or the shapes of several
-            matrices and vectors one behind the other, such as ``((64, 32), (32,))``. For a point in named
-            blocks None: each block has its own shape, of which the sides behind the first count as one.
-        rank: ``r``, at least 1.
-
-    Raises:
-        InvalidArgument: the shapes have not as many coordinates as the point, or the rank is below 1.
-    """
-
-    shape: tuple[int, int] | tuple[tuple[int, ...], ...] | None = None
-    rank: int = 1
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise InvalidArgument(f"LowRank: expected a rank >= 1, got a matrix of rank {self.rank}.")
-
-    def _parts(self, key: Key, like: Array) -> list[tuple[Key, int, int]]:
-        """Return key and sides of every matrix; a vector has one side of 1."""
-        shape: Any = (like.shape[-1],) if self.shape is None else self.shape
-        several = shape and isinstance(shape[0], (tuple, list))
-        sides = [(int(s[0]) if len(s) else 1, math.prod(s[1:])) for s in (shape if several else (shape,))]
-        if sum(a * b for a, b in sides) != like.shape[-1]:
-            raise InvalidArgument(f"LowRank: shape {shape} does not fit {like.shape[-1]} coordinates.")
-        return [(key.child(j) if several else key, a, b) for j, (a, b) in enumerate(sides)]
-
-    def _factors(self, key: Key, a: int, b: int, count: int, like: Array) -> tuple[Any, Any]:
-        """Return ``(count, a, r)`` and ``(count, r, b)`` factors, the second scaled by ``r**-0.5``."""
-        right = normal(key.child("right"), (count, self.rank, b), like)
-        right *= self.rank**-0.5
-        return normal(key.child("left"), (count, a, self.rank), like), right
-
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, d)`` directions."""
-        out: Any = scratch((count, like.shape[-1]), like)
-        at = 0
-        for part, a, b in self._parts(key, like):
-            if b == 1:
-                out[:, at : at + a] = normal(part, (count, a), like)
-            else:
-                left, right = self._factors(part, a, b, count, like)
-                out[:, at : at + a * b] = (left @ right).reshape(count, a * b)
-            at += a * b
-        rows: Array = out
-        return rows
-
-    def row(self, key: Key, i: int, like: Array) -> Array:
-        """Return direction ``i`` alone, ``(d,)``."""
-        parts, r = [], self.rank
-        for part, a, b in self._parts(key, like):
-            if b == 1:
-                parts.append(normal(part, (a,), like, i * a))
-                continue
-            left: Any = normal(part.child("left"), (1, a, r), like, i * a * r)
-            right: Any = normal(part.child("right"), (1, r, b), like, i * r * b)
-            parts.append((left @ (right * r**-0.5)).reshape(-1))
-        row: Array = parts[0] if len(parts) == 1 else namespace(like).concat(parts)
-        return row
-
-    def combined(self, key: Key, weights: Array, like: Array) -> Array:
-        """Return ``weights @ rows``, ``(d,)``, as one product of the weighted factors for every matrix."""
-        xp, count, sums = namespace(like), weights.shape[0], []
-        for part, a, b in self._parts(key, like):
-            if b == 1:
-                sums.append(weights @ normal(part, (count, a), like))
-            else:
-                left, right = self._factors(part, a, b, count, like)
-                left *= weights[:, None, None]
-                tall = xp.permute_dims(left, (1, 0, 2)).reshape(a, count * self.rank)
-                sums.append((tall @ right.reshape(count * self.rank, b)).reshape(-1))
-        total: Array = sums[0] if len(sums) == 1 else xp.concat(sums)
-        return total
-
-    def within(self, shape: tuple[int, ...]) -> Distribution:
-        """Return the law of a block of this shape."""
-        return LowRank((shape,), self.rank)
-
-
-@dataclass(frozen=True)
-class NoiseTable(_Joint):
-    """Gaussian directions cut out of one table of normal numbers, at random places (Salimans et al. 2017, section 2.1).
-
-    Nothing is drawn but the places, so directions cost what reading them costs. They overlap, hence depend on each
-    other: two of ``q`` directions share a part of their numbers with probability below ``2 d / (size - d)``, and all
-    numbers repeat from step to step. Take a table much larger than the point.
-
-    Args:
-        size: numbers in the table; 2**25 by default, 128 MiB in single precision.
-        seed: of the table, which is made once in a process.
-
-    Raises:
-        InvalidArgument: the point does not fit into the table.
-    """
-
-    size: int = 1 << 25
-    seed: int = 0
-
-    def views(self, key: Key, count: int, like: Array) -> list[Array]:
-        """Return ``count`` directions as slices of the table, ``(d,)`` each."""
-        d = like.shape[-1]
-        if d > self.size:
-            raise InvalidArgument(f"NoiseTable: {d} coordinates do not fit; expected size >= {d}, got {self.size}.")
-        table: Any = _table(self.size, self.seed, *_kind(like))
-        places = ALIGNED * integers(key, (self.size - d) // ALIGNED + 1, (count,))  # whole lines of the cache
-        return [table[int(at) : int(at) + d] for at in places]
-
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, d)`` directions."""
-        rows: Array = namespace(like).stack(self.views(key, count, like))
-        return rows
-
-    def within(self, shape: tuple[int, ...]) -> Distribution:
-        """Return the law itself: every block is cut out on its own."""
-        return self
-
-
-def _kind(like: Any) -> tuple[str, Any, Any]:
-    """Return what makes two arrays of one kind: library, dtype, device."""
-    return ("torch", like.dtype, str(like.device)) if is_torch(like) else ("numpy", like.dtype, None)
-
-
-@lru_cache(maxsize=2)
-def _table(size: int, seed: int, library: str, dtype: Any, device: Any) -> Array:
-    if library == "torch":
-        import torch
-
-        return fill_normal(torch.empty(size, dtype=dtype, device=device), Key(seed, ("noise table",)))
-    table = fill_normal(np.empty(size, dtype), Key(seed, ("noise table",)))
-    table.flags.writeable = False
-    return table
-
-
-@dataclass(frozen=True, eq=False)
-class Subspace(_Joint):
-    """Gaussian directions within the span of ``k`` orthonormal rows, scaled by ``sqrt(d/k)``.
-
-    Args:
-        basis: ``(k, d)`` orthonormal rows.
-    """
-
-    basis: Floats
-
-    def rows(self, key: Key, count: int, like: Array) -> Array:
-        """Return ``(count, d)`` directions."""
-        k, d = self.basis.shape
-        basis: Any = self.basis
-        if is_torch(like):
-            basis = namespace(like).asarray(basis).to(like)
-        rows: Array = normal(key, (count, k), like) @ basis * math.sqrt(d / k)
-        return rows
-
-
-DISTRIBUTIONS: Mapping[str, Distribution] = {
-    "coordinate": Coordinate(),
-    "gaussian": Gaussian(),
-    "orthogonal": Orthogonal(),
-    "rademacher": Rademacher(),
-    "sparse": Sparse(),
-    "sphere": Sphere(),
-}
-"""The laws that a name alone describes."""
-
-
-def distribution(spec: str | Distribution) -> Distribution:
-    """Return the law that a name or an instance stands for."""
-    if isinstance(spec, str):
-        if spec not in DISTRIBUTIONS:
-            raise unknown("distribution of directions", spec, DISTRIBUTIONS)
-        return DISTRIBUTIONS[spec]
-    if not hasattr(spec, "rows"):
-        raise InvalidType(f"directions: expected a name or a dfo.directions law, got {short(spec)}.")
-    return spec
+PIECE = 1 << 15
+"""Coordinates of a point that are moved at a time; what they need stays in the cache of a core."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -402,55 +86,44 @@ class Directions:
     def rows(self) -> Sequence[Array]:
         """Return the directions one by one, ``(d,)`` each; as :meth:`dense` where they do not exist already."""
         views = getattr(self.law, "views", None)
-        if views is None or is_blocks(self.like):
-            return self.dense()  # type: ignore[return-value]
-        if "_views" not in self.__dict__:
-            self.__dict__["_views"] = views(self.key, self.count, self.like)
-        cut: Sequence[Array] = self.__dict__["_views"]
-        return cut
+        drawn: Sequence[Array] = self.dense() if views is None else views(self.key, self.count, self.like)  # type: ignore[assignment]
+        return drawn
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_rows", "_views")}
+        return {name: value for name, value in self.__dict__.items() if name != "_rows"}
 
     def combine(self, weights: Floats) -> Point:
         """Return ``sum_i weights[i] u_i``, shaped like a point."""
-        if is_blocks(self.like) or hasattr(self.law, "views"):
+        if self._streamed:
             return self.add_to(zeros(self.like), weights)
-        like: Any = self.like
-        xp = namespace(like)
-        if "_rows" not in self.__dict__ and hasattr(self.law, "combined"):
-            combined: Array = self.law.combined(self.key, as_like(weights, like), like)
-            return combined
-        if "_rows" in self.__dict__ or not self.law.elementwise or self.count * size(like) <= CHUNK:
-            rows: Any = self.dense()
-            total: Array = xp.asarray(weights, dtype=rows.dtype, device=rows.device) @ rows
-            return total
-        return self.add_to(zeros(like), weights)
+        rows = None if hasattr(self.law, "combined") else self.dense()
+        total: Point = _sum(self.law, self.key, self.count, weights, self.like, rows)
+        return total
+
+    @property
+    def _streamed(self) -> bool:
+        """Whether sums are taken direction by direction, so that nothing of the size of all of them is needed."""
+        if is_blocks(self.like) or hasattr(self.law, "views"):
+            return True
+        return self.law.elementwise and self.count * size(self.like) > CHUNK
 
     def add_to(self, x: Point, weights: Floats) -> Point:
         """Add ``sum_i weights[i] u_i`` to ``x`` in place, a chunk at a time, and return ``x``."""
+        active = [(i, float(w)) for i, w in enumerate(weights) if w != 0.0]
         for key, block, law in self._blocks(x):
-            active = [(i, float(w)) for i, w in enumerate(weights) if w != 0.0]
-            if hasattr(law, "views"):
-                _add_rows(block, law.views(key, self.count, block), active)
-            elif not law.elementwise or "_rows" in self.__dict__:
-                block += self._joint(key, law, block, weights)
-            else:
-                m = block.shape[0]
-                for at in range(0, m, CHUNK):
-                    part = block[at : at + CHUNK]
-                    for i, w in active:
+            if not law.elementwise and not hasattr(law, "views"):
+                block += _sum(law, key, self.count, weights, block, self.__dict__.get("_rows"))
+                continue
+            rows = self.__dict__.get("_rows") if not hasattr(law, "views") else law.views(key, self.count, block)
+            m = block.shape[0]
+            for at in range(0, m, PIECE):
+                part = block[at : at + PIECE]
+                for i, w in active:
+                    if rows is None:
                         part += w * law.piece(key, i * m + at, part.shape[0], part)
+                    else:
+                        part += w * rows[i][at : at + part.shape[0]]
         return x
-
-    def _joint(self, key: Key, law: Distribution, block: Array, weights: Floats) -> Any:
-        """Return the weighted sum of whole directions of one block."""
-        if not is_blocks(self.like):
-            return self.combine(weights)
-        given = as_like(weights, block)
-        if hasattr(law, "combined"):
-            return law.combined(key, given, block)
-        return given @ law.rows(key, self.count, block)
 
     def add_member(self, x: Point, i: int, scale: float) -> Point:
         """Add ``scale * u_i`` to ``x`` in place and return ``x``."""
@@ -482,18 +155,12 @@ class Directions:
             yield self.key.child(name), flat, self.law if within is None else within(tuple(block.shape))
 
 
-def _add_rows(x: Any, rows: Sequence[Array], active: Sequence[tuple[int, float]]) -> None:
-    """Add weighted rows to ``x`` in place, a chunk at a time, so that the sum stays in the cache."""
-    for at in range(0, x.shape[0], CHUNK // 2):
-        cut = slice(at, at + CHUNK // 2)
-        part = x[cut]
-        term = None if is_torch(part) else np.empty_like(part)
-        for i, w in active:
-            if term is None:
-                part.add_(rows[i][cut], alpha=w)
-            else:
-                np.multiply(rows[i][cut], part.dtype.type(w), out=term)
-                part += term
+def _sum(law: Any, key: Key, count: int, weights: Floats, like: Any, rows: Array | None) -> Any:
+    """Return the weighted sum of whole directions; its last bits do not depend on whether there are rows."""
+    given = as_like(weights, like)
+    if hasattr(law, "combined"):
+        return law.combined(key, given, like)
+    return given @ (law.rows(key, count, like) if rows is None else rows)
 
 
 def _is_view(flat: Any, block: Any) -> bool:

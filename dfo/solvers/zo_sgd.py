@@ -255,10 +255,10 @@ class ZOSGD(Staged):
             return replace(s, x=drawn.add_to(s.x, -lr * w))  # in place, nothing of the size of x is built
         g: Any = drawn.combine(w)
         if self.rule == "svrg":
-            g = _added(g, s.anchor_g)
+            g = descent.plus(g, s.anchor_g)
         eps = self.eps * math.sqrt(size(s.x))
         delta, moments = descent.step(self._plain_rule, g, s.moments, lr, self.betas, eps)
-        return replace(s, x=nearest(self.space, _added(s.x, delta)), moments=moments)
+        return replace(s, x=nearest(self.space, descent.plus(s.x, delta)), moments=moments)
 
     def _after(self, s: ZOSGDState) -> ZOSGDState:
         age = s.age + 1
@@ -308,12 +308,3 @@ class ZOSGD(Staged):
     def gauges(self, s: ZOSGDState) -> dict[str, float]:
         """Return the step size and the mean value of the last step."""
         return {"lr": self._rate(s), "level": s.level}
-
-
-def _added(x: Any, delta: Any) -> Any:
-    """Return the sum of two points; named blocks are moved in place."""
-    if not is_blocks(x):
-        return x + delta
-    for name, block in x.items():
-        block += delta[name]
-    return x
