@@ -96,7 +96,7 @@ __all__ = [*sorted(_NAMES), "__version__"]  # noqa: PLE0604
 
 _ROOMS = frozenset({
     "arrays", "batch", "bench", "components", "directions", "distributions", "encodings", "errors", "feedback",
-    "oracles", "protocols", "random", "report", "run", "sets", "solvers", "spaces", "testing",
+    "nn", "oracles", "protocols", "random", "report", "run", "sets", "solvers", "spaces", "testing",
 })  # fmt: skip
 
 

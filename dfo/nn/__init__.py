@@ -1,0 +1,1 @@
+"""Networks: weights as the unknown, forward passes only."""
