@@ -218,11 +218,15 @@ class LowRank(_Joint):
             raise InvalidArgument(f"LowRank: shape {shape} does not fit {like.shape[-1]} coordinates.")
         return [(key.child(j) if several else key, a, b) for j, (a, b) in enumerate(sides)]
 
-    def _factors(self, key: Key, a: int, b: int, count: int, like: Array) -> tuple[Any, Any]:
-        """Return ``(count, a, r)`` and ``(count, r, b)`` factors, the second scaled by ``r**-0.5``."""
-        right = normal(key.child("right"), (count, self.rank, b), like)
-        right *= self.rank**-0.5
-        return normal(key.child("left"), (count, a, self.rank), like), right
+    def factors(self, key: Key, a: int, b: int, count: int, like: Array, start: int = 0) -> tuple[Any, Any]:
+        """Return factors ``(count, a, r)`` and ``(count, r, b)`` of the directions from ``start`` on.
+
+        Their products are the directions of a matrix ``(a, b)``; the second is scaled by ``r**-0.5``.
+        """
+        r = self.rank
+        right = normal(key.child("right"), (count, r, b), like, start * r * b)
+        right *= r**-0.5
+        return normal(key.child("left"), (count, a, r), like, start * a * r), right
 
     def rows(self, key: Key, count: int, like: Array) -> Array:
         """Return ``(count, d)`` directions."""
@@ -232,7 +236,7 @@ class LowRank(_Joint):
             if b == 1:
                 out[:, at : at + a] = normal(part, (count, a), like)
             else:
-                left, right = self._factors(part, a, b, count, like)
+                left, right = self.factors(part, a, b, count, like)
                 out[:, at : at + a * b] = (left @ right).reshape(count, a * b)
             at += a * b
         rows: Array = out
@@ -240,14 +244,13 @@ class LowRank(_Joint):
 
     def row(self, key: Key, i: int, like: Array) -> Array:
         """Return direction ``i`` alone, ``(d,)``."""
-        parts, r = [], self.rank
+        parts = []
         for part, a, b in self._parts(key, like):
             if b == 1:
                 parts.append(normal(part, (a,), like, i * a))
                 continue
-            left: Any = normal(part.child("left"), (1, a, r), like, i * a * r)
-            right: Any = normal(part.child("right"), (1, r, b), like, i * r * b)
-            parts.append((left @ (right * r**-0.5)).reshape(-1))
+            left, right = self.factors(part, a, b, 1, like, i)
+            parts.append((left @ right).reshape(-1))
         row: Array = parts[0] if len(parts) == 1 else namespace(like).concat(parts)
         return row
 
@@ -258,7 +261,7 @@ class LowRank(_Joint):
             if b == 1:
                 sums.append(weights @ normal(part, (count, a), like))
             else:
-                left, right = self._factors(part, a, b, count, like)
+                left, right = self.factors(part, a, b, count, like)
                 left *= weights[:, None, None]
                 tall = xp.permute_dims(left, (1, 0, 2)).reshape(a, count * self.rank)
                 sums.append((tall @ right.reshape(count * self.rank, b)).reshape(-1))

@@ -1,0 +1,294 @@
+"""Losses of perturbed copies of a network, by forward passes in which the copies ride together.
+
+The module is never written to: for the time of a pass its tensors are replaced by stand-ins that know the members
+(:mod:`dfo.nn.lifted`). How a tensor is treated follows from the law of the directions and from its size:
+
+==================  ===========================================================================================
+``activation``      products of two factors: one shared matrix product, each member adds its own term
+``stacked``         explicit weights of all members, batched products
+``streamed``        explicit weights a stretch of rows at a time, so that none of the tensor's size exists
+==================  ===========================================================================================
+
+Members ride together when the losses come example by example and the first pass has shown that riding together
+changes nothing; else they go one by one, and :attr:`Engine.reason` says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfo.arrays import Floats
+from dfo.batch import Ints
+from dfo.errors import BadObjective, InvalidArgument, short
+from dfo.nn import entrywise, products
+from dfo.nn.lifted import Unhandled, plain, tile, weight
+from dfo.nn.members import Draws, Entries, Factors, Members, Stream
+from dfo.nn.tensors import Choice, keep_buffers, places, trainable
+from dfo.nn.weights import Explicit, Factored, Streamed, Values
+
+__all__ = ["Engine", "Evaluate", "Loss", "examples"]
+
+_HANDLERS = (entrywise, products)  # imported for what they register
+
+Loss = Callable[[nn.Module, Any], Any]
+"""``loss(module, batch)``: ``(B,)`` losses, one an example, or one number."""
+
+Evaluate = Literal["auto", "together", "one by one"]
+
+ROWS = 2048
+"""Rows of a pass (tokens, images, states) that the members of a chunk make together, if nothing else is said."""
+
+STACK = 1 << 22
+"""Entries up to which the explicit weights of a chunk's members exist at the same time (16 MiB in single precision)."""
+
+
+class Engine:
+    """A module, the tensors of it that move, and how losses of perturbed copies are computed.
+
+    Args:
+        module: any module; it keeps its mode (training or evaluation) and its buffers.
+        loss: ``loss(module, batch)``, per example where members shall ride together.
+        params: which parameters move; see :func:`dfo.nn.tensors.trainable`.
+        evaluate: ``"together"``, ``"one by one"``, or ``"auto"``, which finds out.
+        chunk: members of one pass; by default as many as make :data:`ROWS` rows.
+
+    Raises:
+        InvalidArgument: nothing is left to move; an unknown word.
+    """
+
+    def __init__(
+        self, module: nn.Module, loss: Loss, params: Choice = None, evaluate: Evaluate = "auto", chunk: int | None = None
+    ) -> None:
+        if evaluate not in ("auto", "together", "one by one"):
+            raise InvalidArgument(f'evaluate: expected "auto", "together" or "one by one", got {evaluate!r}.')
+        if chunk is not None and chunk < 1:
+            raise InvalidArgument(f"chunk: expected at least one member a pass, got {chunk!r}.")
+        self.module, self.loss, self.chunk = module, loss, chunk
+        self.tensors = trainable(module, params)
+        self.places = places(module, self.tensors)
+        self.together: bool | None = None if evaluate == "auto" else evaluate == "together"
+        self.reason = "" if evaluate == "auto" else "as asked"
+        self.asked = evaluate
+
+    # ------------------------------------------------------------------ losses
+
+    def losses(self, batch: Any, draws: Draws, index: Ints, scale: Floats, center: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the losses ``(n, B)`` of members ``center + scale_i u_index[i]``, in double precision.
+
+        Args:
+            batch: what the loss takes, any nest of mappings and sequences of tensors whose first dimension is B.
+            draws: the directions.
+            index: ``(n,)`` direction of each member.
+            scale: ``(n,)`` signed radius of each member.
+            center: tensors by name; the module's own by default.
+        """
+        base = self.tensors if center is None else center
+
+        def values(members: Members) -> dict[str, Values]:
+            return {name: self._value(base[name], members, stream) for name, stream in draws.streams.items()}
+
+        members = Members(np.asarray(index), np.asarray(scale, dtype=float), examples(batch) or 1)
+        if self.together is None:
+            self._find_out(batch, members, draws, base)
+        return self._passes(batch, members, values, base)
+
+    def losses_of(self, batch: Any, points: Mapping[str, Tensor]) -> Tensor:
+        """Return the losses ``(n, B)`` of explicit points, ``(n, *shape)`` by name, in double precision."""
+        n = len(next(iter(points.values())))
+        all_of_them = Members(np.arange(n), np.ones(n), examples(batch) or 1)
+
+        def values(members: Members) -> dict[str, Values]:
+            own = torch.as_tensor(members.index)
+            return {
+                name: Values(self.tensors[name], members, X[own].to(self.tensors[name])) for name, X in points.items()
+            }
+
+        return self._passes(batch, all_of_them, values, self.tensors)
+
+    def _passes(
+        self, batch: Any, members: Members, values: Callable[[Members], dict[str, Values]], base: Mapping[str, Tensor]
+    ) -> Tensor:
+        try:
+            size = self.size_of_chunk(batch, members.n)
+            parts = [self._pass(batch, part, values(part), base) for part in _padded(members, size)]
+        except Exception as error:
+            if not self.together or self.asked != "auto":
+                raise
+            self.together, self.reason = False, _why(error)  # if it is the loss that fails, it fails again
+            return self._passes(batch, members, values, base)
+        return torch.cat(parts)[: members.n]
+
+    def _value(self, base: Tensor, members: Members, stream: Stream) -> Values:
+        if isinstance(stream, Factors):
+            return Factored.of(base, members, stream)
+        if isinstance(stream, Entries) and base.dim() > 1 and members.n * base.numel() > STACK:
+            return Streamed(base, members, stream)
+        return Explicit(base, members, stream)
+
+    def size_of_chunk(self, batch: Any, n: int) -> int:
+        """Return the number of members of a pass."""
+        if not self.together:
+            return 1
+        if self.chunk is not None:
+            return min(n, self.chunk)
+        rows = _rows(batch)
+        most = max(2, ROWS // max(rows, 1))
+        count = -(-n // most)
+        size = -(-n // count)
+        return min(n, size + size % 2)
+
+    def _pass(self, batch: Any, members: Members, values: dict[str, Values], base: Mapping[str, Tensor]) -> Tensor:
+        """Return the losses ``(n, B)`` of one forward pass."""
+        with torch.no_grad(), keep_buffers(self.module), self._lent(values, base):
+            raw = self.loss(self.module, _tiled(batch, members))
+            return _judged(raw, members)
+
+    @contextmanager
+    def _lent(self, values: Mapping[str, Values], base: Mapping[str, Tensor]) -> Iterator[None]:
+        """Put stand-ins into the module, and its own tensors back whatever happens."""
+        own = [(place, place.module._parameters[place.slot]) for name in self.places for place in self.places[name]]
+        try:
+            for name, where in self.places.items():
+                if name in values:
+                    for place in where:
+                        place.put(weight(values[name]))
+                elif base is not self.tensors:
+                    for place in where:
+                        place.put(base[name])
+            yield
+        finally:
+            for place, tensor in own:
+                place.module._parameters[place.slot] = tensor
+
+    # ------------------------------------------------------------------ may members ride together?
+
+    def _find_out(self, batch: Any, members: Members, draws: Draws, base: Mapping[str, Tensor]) -> None:
+        """Compare two members that ride together with the same two one by one, far enough apart to be told apart."""
+        if members.n < 2:
+            return
+        self.together, self.reason = False, ""
+        if examples(batch) is None:
+            self.reason = "the batch holds no tensors"
+            return
+        far = 0.05 * _typical(base)
+        pair = Members(np.array([members.span[0], members.span[1] - 1]), np.array([far, -0.7 * far]), members.rows)
+        try:
+            both = self._pass(batch, pair, self._values(base, pair, draws), base)
+        except Exception as error:  # whatever the module does with more rows than it knows
+            self.reason = _why(error)
+            return
+        single = torch.cat([
+            self._pass(batch, part, self._values(base, part, draws), base) for part in (pair.part(0, 1), pair.part(1, 2))
+        ])
+        apart, error = (single[0] - single[1]).norm(), (both - single).norm()
+        rounding = 20 * torch.finfo(next(iter(base.values())).dtype).eps * single.norm()
+        if not bool(error <= 0.25 * apart + rounding):
+            self.reason = f"riding together changed the losses by {float(error):.2g}, which differ by {float(apart):.2g}"
+            return
+        self.together, self.reason = True, f"checked on {pair.rows} examples"
+
+    def _values(self, base: Mapping[str, Tensor], members: Members, draws: Draws) -> dict[str, Values]:
+        return {name: self._value(base[name], members, stream) for name, stream in draws.streams.items()}
+
+    def describe(self) -> str:
+        """Return in a sentence how members are evaluated, and why."""
+        count = sum(t.numel() for t in self.tensors.values())
+        how = {None: "not evaluated yet", True: "members ride together", False: "one member a pass"}[self.together]
+        return f"{len(self.tensors)} tensors, {count} weights; {how}{f' ({self.reason})' if self.reason else ''}"
+
+
+def _why(error: Exception) -> str:
+    lines = str(error).splitlines()
+    text = lines[0] if lines else ""
+    return text if isinstance(error, Unhandled) else f"riding together raised {type(error).__name__}: {short(text)}"
+
+
+def _typical(tensors: Mapping[str, Tensor]) -> float:
+    """Return the median over the tensors of their root mean square."""
+    sizes = sorted(float(t.float().square().mean().sqrt()) for t in tensors.values())
+    return sizes[len(sizes) // 2] or 1.0
+
+
+def _padded(members: Members, size: int) -> Iterator[Members]:
+    """Yield chunks of equal size; the last is filled up with its last member, so that no sum depends on the count."""
+    for at in range(0, members.n, size):
+        part = members.part(at, min(at + size, members.n))
+        if part.n < size:
+            short_by = size - part.n
+            fill = np.repeat(part.index[-1:], short_by), np.repeat(part.scale[-1:], short_by)
+            part = replace(part, index=np.concatenate([part.index, fill[0]]), scale=np.concatenate([part.scale, fill[1]]))
+        yield part
+
+
+def _judged(raw: Any, members: Members) -> Tensor:
+    """Return what a loss returned as ``(n, B)`` in double precision on the host."""
+    if not isinstance(raw, Tensor):
+        raw = torch.as_tensor(np.asarray(raw, dtype=float))
+    raw = plain(raw)
+    if not raw.is_floating_point():
+        raw = raw.double()
+    if raw.dim() == 0:
+        if members.n > 1:
+            raise Unhandled("the loss is one number, not one an example")
+        return raw.double().reshape(1, 1).cpu()
+    if raw.shape[0] % members.n or (members.n > 1 and raw.shape[0] % (members.n * members.rows)):
+        if members.n > 1:
+            raise Unhandled(f"the loss has shape {tuple(raw.shape)}, which does not begin with the examples")
+        raise BadObjective(f"loss: expected (B,) losses or one number, got shape {tuple(raw.shape)}.")
+    return raw.double().reshape(members.n, -1).cpu()
+
+
+# ---------------------------------------------------------------------------------------------- batches
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from _tensors(value)
+    elif isinstance(batch, (list, tuple)):
+        for value in batch:
+            yield from _tensors(value)
+    elif is_dataclass(batch) and not isinstance(batch, type):
+        for field in fields(batch):
+            yield from _tensors(getattr(batch, field.name))
+
+
+def examples(batch: Any) -> int | None:
+    """Return the number of examples of a batch, the first dimension of its first tensor; None without tensors."""
+    return next((t.shape[0] for t in _tensors(batch) if t.dim() > 0 and t.shape[0] > 0), None)
+
+
+def _rows(batch: Any) -> int:
+    """Return how many rows a layer sees of one member: tokens where the data are numbers of tokens, else examples."""
+    first = next((t for t in _tensors(batch) if t.dim() > 0), None)
+    if first is None:
+        return 1
+    return first.numel() if not first.is_floating_point() and first.dim() > 1 else first.shape[0]
+
+
+def _tiled(batch: Any, members: Members) -> Any:
+    """Return the batch of all members: tensors whose first dimension is that of the examples are tiled."""
+    if members.n == 1:
+        return batch
+    if isinstance(batch, Tensor):
+        return tile(batch, members) if batch.dim() > 0 and batch.shape[0] == members.rows else batch
+    if isinstance(batch, Mapping):
+        made: Any = {key: _tiled(value, members) for key, value in batch.items()}
+        return made if type(batch) is dict else type(batch)(made)  # type: ignore[call-arg]
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_tiled(value, members) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(_tiled(value, members) for value in batch)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(batch, **{f.name: _tiled(getattr(batch, f.name), members) for f in fields(batch)})
+    return batch

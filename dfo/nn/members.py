@@ -1,0 +1,258 @@
+"""Members of a population as one forward pass sees them, and the directions of one step tensor by tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dfo.arrays import Floats
+from dfo.batch import Ints
+from dfo.directions import Directions, Distribution, Gaussian, LowRank
+from dfo.errors import InvalidType
+from dfo.random import Key
+
+__all__ = ["Draws", "Entries", "Factors", "Members", "Rows", "Shelf", "Stream"]
+
+
+@dataclass(frozen=True, eq=False)
+class Members:
+    """Which direction each member takes, and how far.
+
+    Args:
+        index: ``(n,)`` direction of each member.
+        scale: ``(n,)`` signed radius of each member.
+        rows: examples of the data, B; a forward pass of all members sees ``n B`` rows, member by member.
+    """
+
+    index: Ints
+    scale: Floats
+    rows: int
+
+    @property
+    def n(self) -> int:
+        """Number of members."""
+        return len(self.index)
+
+    @cached_property
+    def span(self) -> tuple[int, int]:
+        """First direction used, and the one behind the last."""
+        return int(self.index.min()), int(self.index.max()) + 1
+
+    @cached_property
+    def per(self) -> int:
+        """Neighbours that share a direction: 2 for the two ends of each, 1 for others, 0 when they are in no order."""
+        first, stop = self.span
+        for per in (1, 2):
+            if self.n == per * (stop - first) and (self.index - first == np.arange(self.n) // per).all():
+                return per
+        return 0
+
+    def grouped(self, drawn: Tensor) -> Tensor:
+        """Return what was drawn for directions ``span`` as one for every group of neighbours, ``(n / per, ...)``."""
+        return drawn if self.per else drawn[torch.as_tensor(self.index - self.span[0], device=drawn.device)]
+
+    def each(self, drawn: Tensor) -> Tensor:
+        """Return what was drawn for directions ``span`` as one for every member, ``(n, ...)``."""
+        local = torch.as_tensor(self.index - self.span[0], device=drawn.device)
+        return drawn if self.per == 1 else drawn[local]
+
+    def scales(self, like: Tensor) -> Tensor:
+        """Return the radii ``(n,)`` as a tensor like another."""
+        return torch.as_tensor(self.scale, dtype=torch.float64).to(dtype=like.dtype, device=like.device)
+
+    def part(self, start: int, stop: int) -> Members:
+        """Return members ``start .. stop``."""
+        return Members(self.index[start:stop], self.scale[start:stop], self.rows)
+
+
+class Shelf:
+    """Keeps what has been drawn for a step while there is room, so that the update need not draw it again.
+
+    What is drawn again equals what was kept, to the bit, so the room changes no result.
+
+    Args:
+        room: bytes.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room, self.kept = room, dict[tuple[Any, ...], Any]()
+
+    def get(self, where: tuple[Any, ...], draw: Callable[[], Any]) -> Any:
+        """Return what was drawn for a place, drawn now if need be."""
+        found = self.kept.get(where)
+        if found is None:
+            found = draw()
+            tensors = found if isinstance(found, tuple) else (found,)
+            need = sum(t.numel() * t.element_size() for t in tensors)
+            if need <= self.room:
+                self.room -= need
+                self.kept[where] = found
+        return found
+
+
+class Stream:
+    """The directions of one tensor, ``(a, b)`` or of any shape, drawn when they are needed.
+
+    Args:
+        like: the tensor: its shape, dtype and device.
+    """
+
+    shelf = Shelf(0)
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return directions ``start .. stop`` as ``(k, *shape)``."""
+        raise NotImplementedError
+
+
+class Factors(Stream):
+    """Directions that are products of two factors.
+
+    Args:
+        law: with ``factors``.
+        key: of the tensor.
+        like: the tensor; its sides behind the first count as one.
+    """
+
+    def __init__(self, law: LowRank, key: Key, like: Tensor) -> None:
+        super().__init__(like)
+        self.law, self.key = law, key
+        self.a, self.b = like.shape[0], math.prod(like.shape[1:])
+
+    def factors(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return ``(k, a, r)`` and ``(k, r, b)``, whose products are directions ``start .. stop``."""
+
+        def draw() -> tuple[Tensor, Tensor]:
+            return self.law.factors(self.key, self.a, self.b, stop - start, self.like, start)
+
+        return self.shelf.get((self, start, stop), draw)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return the products, ``(k, *shape)``."""
+        left, right = self.factors(start, stop)
+        return torch.bmm(left, right).view(stop - start, *self.like.shape)
+
+
+class Entries(Stream):
+    """Directions whose entries are drawn one by one, any stretch of them alone.
+
+    Args:
+        law: an elementwise distribution.
+        key: of the tensor, or of the whole point.
+        like: the tensor.
+        first: place of the tensor within the point.
+        stride: coordinates of the point; those of the tensor when it has a key of its own.
+    """
+
+    def __init__(self, law: Distribution, key: Key, like: Tensor, first: int = 0, stride: int | None = None) -> None:
+        super().__init__(like)
+        self.law, self.key, self.first, self.stride = law, key, first, stride or like.numel()
+
+    def piece(self, i: int, start: int, count: int) -> Tensor:
+        """Return ``count`` entries of direction ``i`` from ``start`` on, flat."""
+        where = i * self.stride + self.first + start
+        return self.shelf.get((self, where, count), lambda: self._pieces(where, count))
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return ``(k, *shape)``."""
+        return self.shelf.get((self, start, stop, "rows"), lambda: self._rows(start, stop))
+
+    def _rows(self, start: int, stop: int) -> Tensor:
+        m, k = self.like.numel(), stop - start
+        if self.stride == m:
+            return self._pieces(start * m, k * m).view(k, *self.like.shape)
+        pieces = [self._pieces(i * self.stride + self.first, m) for i in range(start, stop)]
+        return torch.stack(pieces).view(k, *self.like.shape)
+
+    def _pieces(self, start: int, count: int) -> Tensor:
+        drawn: Any = self.law.piece(self.key, start, count, self.like)  # type: ignore[arg-type]
+        return drawn
+
+
+class Rows(Stream):
+    """Directions that exist already.
+
+    Args:
+        drawn: ``(q, m)``.
+        like: the tensor, of ``m`` entries.
+    """
+
+    def __init__(self, drawn: Tensor, like: Tensor) -> None:
+        super().__init__(like)
+        self.drawn = drawn
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return ``(k, *shape)``."""
+        return self.drawn[start:stop].reshape(stop - start, *self.like.shape).to(self.like)
+
+
+class Draws:
+    """The directions of one step, tensor by tensor.
+
+    Args:
+        directions: the recipe, of a point in named blocks or of one flat vector.
+        tensors: the tensors that move, in the order in which a flat vector holds them.
+        room: bytes of what is drawn that may be kept.
+    """
+
+    def __init__(self, directions: Directions, tensors: Mapping[str, Tensor], room: int = 1 << 26) -> None:
+        self.directions, self.tensors = directions, tensors
+        make = _in_blocks if isinstance(directions.like, Mapping) else _flat
+        self.streams, shelf = make(directions, tensors), Shelf(room)
+        for stream in self.streams.values():
+            stream.shelf = shelf
+
+
+def _in_blocks(directions: Directions, tensors: Mapping[str, Tensor]) -> dict[str, Stream]:
+    law, streams = directions.law, dict[str, Stream]()
+    within = getattr(law, "within", None)
+    for name, tensor in tensors.items():
+        mine: Any = law if within is None else within(tuple(tensor.shape))
+        if mine is None:  # the law leaves this tensor where it is
+            continue
+        key = directions.key.child(name)
+        if hasattr(mine, "factors"):
+            streams[name] = _factored(mine, key.child(0), tensor)
+        elif mine.elementwise:
+            streams[name] = Entries(mine, key, tensor)
+        else:
+            streams[name] = Rows(mine.rows(key, directions.count, tensor.reshape(-1)), tensor)
+    return streams
+
+
+def _factored(law: Any, key: Key, tensor: Tensor) -> Stream:
+    if tensor.dim() < 2 or math.prod(tensor.shape[1:]) == 1:
+        return Entries(Gaussian(), key, tensor)
+    return Factors(law, key, tensor)
+
+
+def _flat(directions: Directions, tensors: Mapping[str, Tensor]) -> dict[str, Stream]:
+    law, streams, at = directions.law, dict[str, Stream](), 0
+    total = sum(t.numel() for t in tensors.values())
+    if isinstance(law, LowRank) and _sides(law.shape) == [tuple(t.shape) for t in tensors.values()]:
+        return {
+            name: _factored(law, directions.key.child(j), tensor) for j, (name, tensor) in enumerate(tensors.items())
+        }
+    drawn: Any = None if law.elementwise else directions.dense()
+    for name, tensor in tensors.items():
+        if law.elementwise:
+            streams[name] = Entries(law, directions.key, tensor, at, total)
+        else:
+            streams[name] = Rows(drawn[:, at : at + tensor.numel()], tensor)
+        at += tensor.numel()
+    return streams
+
+
+def _sides(shape: Any) -> Sequence[tuple[int, ...]]:
+    if shape is None:
+        raise InvalidType("LowRank: expected the shapes of the tensors for a flat point. Use oracle.low_rank().")
+    return [tuple(s) for s in shape] if isinstance(shape[0], (tuple, list)) else []

@@ -1,0 +1,389 @@
+"""What members make of linear maps: one product that all share, and each member's own part of it.
+
+Activation-side (Sarkar et al. 2025, arXiv:2511.16652, section 3): ``x (W + s A B)^T = x W^T + s (x B^T) A^T``, so the
+large product is one matrix multiplication for the rows of all members, and a member adds a product of rank r.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfo.nn.lifted import Tiled, Weight, folded, handles, member_rows, once, plain
+from dfo.nn.lifted import weight as lifted
+from dfo.nn.members import Members
+from dfo.nn.weights import Explicit, Factored, Streamed, Values
+
+__all__ = ["STRETCH", "conv", "embedding", "linear"]
+
+STRETCH = 1 << 18
+"""Entries of a streamed tensor that are written out at a time: half a mebibyte to two, which stay in the cache."""
+
+FEW = 4
+"""Rows a group up to which products of rank r are quicker entry by entry than by a batched multiplication."""
+
+
+def _members(*tensors: Any) -> Members:
+    return next(x.members for x in tensors if isinstance(x, Weight))
+
+
+def _bias_base(bias: Any) -> Tensor | None:
+    return None if bias is None else plain(bias)
+
+
+@handles("linear")
+def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Any:
+    """Return ``x w^T + bias`` for rows ``(n R, ..., in)``, weights ``(out, in)``."""
+    if isinstance(x, Weight):
+        return NotImplemented
+    members = _members(w, bias)
+    if not isinstance(w, Weight):
+        return _shifted(F.linear(plain(x), w), bias, members)
+    values: Values = w.values
+    if not member_rows(x, members):
+        return NotImplemented
+    if isinstance(values, Factored):
+        return (_factored_once if isinstance(x, Tiled) else _factored)(x, values, bias)
+    if isinstance(values, Streamed):
+        return _streamed(plain(x), values, bias)
+    return _stacked(x, values, bias)
+
+
+def _shifted(y: Tensor, bias: Any, members: Members) -> Tensor:
+    """Return rows plus a bias that differs by member."""
+    if bias is None:
+        return y
+    if not isinstance(bias, Weight):
+        return y + bias
+    own = bias.values.explicit()
+    rows = folded(y, members)
+    return (rows + own.view(members.n, *[1] * (rows.dim() - 2), -1)).view(y.shape)
+
+
+def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
+    """Rows that differ by member: the shared product, then each group's own."""
+    direct = isinstance(bias, Weight) and isinstance(bias.values, Explicit)
+    y = F.linear(x, v.base, _bias_base(bias) if direct or not isinstance(bias, Weight) else None)
+    g, out = v.left.shape[0], v.left.shape[1]
+    rows, sums = x.reshape(g, -1, x.shape[-1]), y.view(g, -1, out)  # (g, R, in), (g, R, out)
+    if rows.shape[1] <= FEW:
+        _few(rows, sums, v, bias if direct else None)
+        return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
+    t = torch.bmm(rows, v.right.transpose(1, 2))  # (g, R, r)
+    left = v.left
+    scale = v.members.scales(t).view(g, -1, 1, 1)
+    t.view(g, scale.shape[1], -1, t.shape[2]).mul_(scale)
+    if direct:
+        column = scale.expand(g, scale.shape[1], rows.shape[1] // scale.shape[1], 1).reshape(g, -1, 1)
+        t, left = torch.cat([t, column], 2), torch.cat([left, bias.values.drawn.unsqueeze(2)], 2)
+    sums.baddbmm_(t, left.transpose(1, 2))
+    return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
+
+
+def _few(rows: Tensor, sums: Tensor, v: Factored, bias: Any) -> None:
+    """Add a rank-r product for one or two rows a group, entry by entry."""
+    scale = v.members.scales(rows).view(len(v.left), -1, 1)
+    if scale.shape[1] != rows.shape[1]:
+        scale = scale.repeat_interleave(rows.shape[1] // scale.shape[1], 1)
+    for k in range(v.right.shape[1]):
+        t = (rows * v.right[:, k : k + 1]).sum(-1, keepdim=True)
+        sums.addcmul_(t.mul_(scale), v.left[:, :, k].unsqueeze(1))
+    if isinstance(bias, Weight):
+        shift = bias.values.shift().view(len(sums), -1, sums.shape[-1])
+        sums += shift if shift.shape[1] == sums.shape[1] else shift.repeat_interleave(sums.shape[1] // shift.shape[1], 1)
+
+
+def _factored_once(x: Tensor, v: Factored, bias: Any) -> Tensor:
+    """Rows that all members share: the large product once, and the small ones of all members in one."""
+    members, rows = v.members, once(x)
+    assert rows is not None
+    n, (g, out, r) = members.n, v.left.shape
+    direct = isinstance(bias, Weight)
+    y = F.linear(rows, v.base, _bias_base(bias)).view(-1, out)  # (R, out)
+    flat = rows.reshape(-1, rows.shape[-1])
+    t = F.linear(flat, v.right.reshape(g * r, -1)).view(-1, g, r).transpose(0, 1)  # (g, R, r)
+    t = (t.unsqueeze(1) * members.scales(t).view(g, n // g, 1, 1)).view(n, -1, r)
+    left = v.left.repeat_interleave(n // g, 0)
+    if direct:
+        t = torch.cat([t, t.new_ones(1).expand(n, t.shape[1], 1)], 2)
+        left = torch.cat([left, bias.values.shift().unsqueeze(2)], 2)
+    sums = torch.baddbmm(y.expand(n, *y.shape), t, left.transpose(1, 2))
+    return sums.view(n * rows.shape[0], *rows.shape[1:-1], out)
+
+
+def _stacked(x: Tensor, v: Values, bias: Any) -> Tensor:
+    """One explicit matrix a member."""
+    n, own, shared = v.members.n, v.explicit(), once(x)
+    out = own.shape[1]
+    rows = plain(x) if shared is None else shared
+    lead = rows.shape[:-1]
+    if shared is None:
+        x3 = rows.reshape(n, -1, rows.shape[-1])
+        y = torch.bmm(x3, own.transpose(1, 2))
+    else:
+        flat = shared.reshape(-1, shared.shape[-1])
+        y = F.linear(flat, own.reshape(n * out, -1)).view(-1, n, out).transpose(0, 1).contiguous()
+        lead = torch.Size((n * lead[0], *lead[1:]))
+    if isinstance(bias, Weight):
+        y += bias.values.explicit().unsqueeze(1)
+    elif bias is not None:
+        y += bias
+    return y.view(*lead, out)
+
+
+def _streamed(x: Tensor, v: Streamed, bias: Any) -> Tensor:
+    """One matrix a member, of which a stretch of rows exists at a time."""
+    members = v.members
+    tall, wide = v.base.shape
+    step = max(1, STRETCH // wide)
+    rows = x.reshape(members.n, -1, x.shape[-1])
+    y = x.new_zeros(members.n, rows.shape[1], wide if v.swapped else tall)
+    scratch = torch.empty(min(step, tall), wide, dtype=v.base.dtype, device=v.base.device)
+    for j in dict.fromkeys(members.index.tolist()):
+        mine = [int(i) for i in (members.index == j).nonzero()[0]]
+        for at in range(0, tall, step):
+            stop = min(at + step, tall)
+            drawn, part = v.stretch(j, at, stop), scratch[: stop - at]
+            for i in mine:
+                torch.add(v.base[at:stop], drawn, alpha=float(members.scale[i]), out=part)
+                if v.swapped:
+                    y[i].addmm_(rows[i][:, at:stop], part)
+                else:
+                    torch.mm(rows[i], part.t(), out=y[i][:, at:stop])
+    return _shifted(y.view(*x.shape[:-1], y.shape[-1]), bias, members)
+
+
+@handles("matmul", "mm", "rmatmul")
+def _matmul(x: Tensor, w: Tensor) -> Any:
+    """Return ``x w`` for weights ``(in, out)``."""
+    if isinstance(x, Weight) or not isinstance(w, Weight) or w.dim() != 2:
+        return NotImplemented
+    return linear(x, lifted(w.values.moved()))
+
+
+@handles("addmm")
+def _addmm(bias: Tensor, x: Tensor, w: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    if isinstance(x, Weight) or not isinstance(w, Weight) or (beta, alpha) != (1, 1):
+        return NotImplemented
+    return linear(x, lifted(w.values.moved()), bias)
+
+
+@handles("t", "transpose", "swapaxes")
+def _turned(w: Tensor, dim0: int = 0, dim1: int = 1) -> Any:
+    if not isinstance(w, Weight) or w.dim() != 2 or {dim0 % 2, dim1 % 2} != {0, 1}:
+        return NotImplemented
+    return lifted(w.values.moved())
+
+
+@handles("chunk")
+def _chunks(w: Tensor, chunks: int, dim: int = 0) -> Any:
+    size = -(-w.shape[0] // chunks) if isinstance(w, Weight) else 0
+    return _split(w, size, dim)
+
+
+@handles("split")
+def _split(w: Tensor, size: int | Sequence[int], dim: int = 0) -> Any:
+    if not isinstance(w, Weight) or dim != 0 or isinstance(w.values, Streamed):
+        return NotImplemented
+    length = w.as_subclass(torch.Tensor).shape[0]
+    sizes = [min(size, length - at) for at in range(0, length, size)] if isinstance(size, int) else list(size)
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return tuple(lifted(w.values.cut(end - size, end)) for size, end in zip(sizes, ends, strict=True))
+
+
+@handles("getitem")
+def _cut(w: Tensor, where: Any) -> Any:
+    if not isinstance(w, Weight) or not isinstance(where, slice) or isinstance(w.values, Streamed):
+        return NotImplemented
+    start, stop, step = where.indices(w.as_subclass(torch.Tensor).shape[0])
+    return lifted(w.values.cut(start, stop)) if step == 1 else NotImplemented
+
+
+# ---------------------------------------------------------------------------------------------- embeddings
+
+
+@handles("embedding")
+def embedding(
+    x: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None, norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Any:  # fmt: skip
+    """Return rows ``w[x]`` for numbers ``(n R, ...)``; numbers without examples are those of every example."""
+    w = weight
+    if not isinstance(w, Weight) or max_norm is not None:
+        return NotImplemented
+    v, members = w.values, w.members
+    n, shared = members.n, once(x)
+    numbers = plain(x) if shared is None else shared
+    loose = shared is None and not member_rows(numbers, members)  # positions (T,): the same for every example
+    if loose and numbers.shape[:1] != (1,):
+        numbers = numbers.unsqueeze(0)
+    common = shared is not None or loose
+    base = F.embedding(numbers, plain(w))
+    flat = numbers.reshape(1 if common else n, -1)  # (1 or n, R)
+    width = base.shape[-1]
+    if isinstance(v, Streamed) and not v.swapped:
+        own = _drawn_rows(v, flat).view(n, *(base.shape if common else (base.shape[0] // n, *base.shape[1:])))
+        result = own + (base if common else base.view(n, -1, *base.shape[1:]))
+    elif isinstance(v, Factored):
+        result = _looked_up(v, base, flat)
+    else:
+        member = torch.arange(n, device=flat.device).unsqueeze(1)
+        result = v.explicit()[member, flat].view(n, *(base.shape if common else (-1, *base.shape[1:])))
+    result = result.view(n, -1, *base.shape[1:])
+    if loose:
+        result = result.expand(n, members.rows, *result.shape[2:])
+    return result.reshape(-1, *result.shape[2:-1], width)
+
+
+def _looked_up(v: Factored, base: Tensor, flat: Tensor) -> Tensor:
+    """Return ``(n, R, width)``: shared rows plus ``s left[x] right``."""
+    n, g = v.members.n, len(v.left)
+    per, width = n // g, base.shape[-1]
+    if len(flat) == 1:
+        left = v.left[:, flat[0]].repeat_interleave(per, 0)  # (n, R, r)
+        right = v.right.repeat_interleave(per, 0)
+        scaled = left * v.members.scales(left).view(n, 1, 1)
+        return torch.baddbmm(base.reshape(1, -1, width).expand(n, -1, width), scaled, right)
+    group = torch.arange(n, device=flat.device).div(per, rounding_mode="floor").unsqueeze(1)
+    left = v.left[group, flat]  # (n, R, r)
+    left = (left * v.members.scales(left).view(n, 1, 1)).view(g, -1, left.shape[2])
+    return base.reshape(g, -1, width).baddbmm_(left, v.right)
+
+
+def _drawn_rows(v: Streamed, flat: Tensor) -> Tensor:
+    """Return the scaled rows ``flat`` of every member's direction, ``(n, R, width)``, drawn row by row."""
+    members, rows = v.members, []
+    for i in range(members.n):
+        numbers, places = torch.unique(flat[i if len(flat) > 1 else 0], return_inverse=True)
+        j = int(members.index[i])
+        drawn = torch.cat([v.stretch(j, k, k + 1) for k in numbers.tolist()])
+        rows.append(drawn[places] * float(members.scale[i]))
+    return torch.stack(rows)
+
+
+# ---------------------------------------------------------------------------------------------- convolutions
+
+
+def conv(function: Any, x: Tensor, w: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+         groups: int = 1) -> Any:  # fmt: skip
+    """Return a convolution of rows ``(n R, channels, ...)``, weights ``(out, in, ...)``."""
+    members = _members(w, bias)
+    if isinstance(x, Weight) or not member_rows(x, members):
+        return NotImplemented
+    how = (stride, padding, dilation, groups)
+    if not isinstance(w, Weight):
+        y = function(plain(x), w, None, *how)
+    elif isinstance(x, Tiled) and groups == 1:
+        y = _conv_once(function, x, w.values, how)
+    else:
+        rows = folded(x, members)
+        y = torch.cat([function(rows[i], w.values.one(i), None, *how) for i in range(members.n)])
+    if bias is None:
+        return y
+    own = bias.values.explicit().unsqueeze(1) if isinstance(bias, Weight) else bias.view(1, 1, -1)
+    rows = folded(y, members)
+    rows += own.view(*own.shape, *[1] * (rows.dim() - 3))
+    return y
+
+
+def _conv_once(function: Any, x: Tensor, v: Values, how: Any) -> Tensor:
+    """Rows that all members share: the kernels of all members are output channels of one convolution."""
+    n, rows = v.members.n, once(x)
+    assert rows is not None
+    if isinstance(v, Factored):
+        g, out, r = v.left.shape
+        y = function(rows, v.base, None, *how)  # (R, out, ...)
+        t = function(rows, v.right.reshape(g * r, *v.base.shape[1:]), None, *how)  # (R, g r, ...)
+        t = t.view(len(rows), g, r, *t.shape[2:]).transpose(0, 1).repeat_interleave(n // g, 0)  # (n, R, r, ...)
+        left = (v.left.repeat_interleave(n // g, 0) * v.members.scales(v.left).view(n, 1, 1)).unsqueeze(1)
+        left = left.view(n, 1, out, r, *[1] * (y.dim() - 2))
+        sums = torch.addcmul(y.unsqueeze(0), left[:, :, :, 0], t[:, :, 0].unsqueeze(2))
+        for k in range(1, r):
+            sums.addcmul_(left[:, :, :, k], t[:, :, k].unsqueeze(2))
+        return sums.view(-1, *sums.shape[2:])
+    own = v.explicit()
+    y = function(rows, own.reshape(-1, *own.shape[2:]), None, *how)  # (R, n out, ...)
+    return y.view(len(rows), n, -1, *y.shape[2:]).transpose(0, 1).reshape(n * len(rows), -1, *y.shape[2:])
+
+
+@handles("conv1d")
+def _conv1d(x: Tensor, w: Tensor, *how: Any, **words: Any) -> Any:
+    return conv(F.conv1d, x, w, *how, **words)
+
+
+@handles("conv2d")
+def _conv2d(x: Tensor, w: Tensor, *how: Any, **words: Any) -> Any:
+    return conv(F.conv2d, x, w, *how, **words)
+
+
+@handles("conv3d")
+def _conv3d(x: Tensor, w: Tensor, *how: Any, **words: Any) -> Any:
+    return conv(F.conv3d, x, w, *how, **words)
+
+
+@handles("multi_head_attention_forward")
+def _attention(  # noqa: PLR0913, PLR0917 - torch's own signature
+    query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int, in_proj_weight: Any,
+    in_proj_bias: Any, bias_k: Any, bias_v: Any, add_zero_attn: bool, dropout_p: float, out_proj_weight: Any,
+    out_proj_bias: Any, training: bool = True, key_padding_mask: Any = None, need_weights: bool = True,
+    attn_mask: Any = None, use_separate_proj_weight: bool = False, q_proj_weight: Any = None,
+    k_proj_weight: Any = None, v_proj_weight: Any = None, static_k: Any = None, static_v: Any = None,
+    average_attn_weights: bool = True, is_causal: bool = False,
+) -> Any:  # fmt: skip
+    """Return what ``nn.MultiheadAttention`` returns, ``(T, n R, E)``, with every projection of members' weights."""
+    odd = (bias_k, bias_v, static_k, static_v, key_padding_mask)
+    if query.dim() != 3 or any(x is not None for x in odd) or add_zero_attn or (dropout_p and training):
+        return NotImplemented
+    mask = plain(attn_mask)
+    if mask is not None and mask.dim() != 2:
+        return NotImplemented
+    members = _members(in_proj_weight, in_proj_bias, out_proj_weight, out_proj_bias, q_proj_weight, k_proj_weight,
+                       v_proj_weight)  # fmt: skip
+    inputs = [plain(x).transpose(0, 1) for x in (query, key, value)]  # (n R, T, E)
+    if not all(member_rows(x, members) for x in inputs):
+        return NotImplemented
+    kinds = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else _thirds(in_proj_weight)
+    biases = (None, None, None) if in_proj_bias is None else _thirds(in_proj_bias)
+    heads = []
+    for x, w, b in zip(inputs, kinds, biases, strict=True):
+        y = F.linear(x, w, b) if not isinstance(w, Weight) and not isinstance(b, Weight) else linear(x, w, b)
+        heads.append(y.view(*y.shape[:2], num_heads, -1).transpose(1, 2))  # (n R, h, T, E / h)
+    if need_weights:
+        return _weighed(heads, mask, out_proj_weight, out_proj_bias, average_attn_weights)
+    return _projected(F.scaled_dot_product_attention(*heads, attn_mask=_additive(mask, heads[0])), out_proj_weight, out_proj_bias), None
+
+
+def _thirds(w: Any) -> Any:
+    if isinstance(w, Weight):
+        size = w.as_subclass(torch.Tensor).shape[0] // 3
+        if isinstance(w.values, Streamed):
+            own = lifted(Values(w.values.base, w.members, w.values.explicit()))
+            return _split(own, size)
+        return _split(w, size)
+    return w.chunk(3)
+
+
+def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, -math.inf)  # True hides, unlike elsewhere
+
+
+def _projected(y: Tensor, w: Any, b: Any) -> Tensor:
+    rows = y.transpose(1, 2).flatten(2)
+    out = linear(rows, w, b) if isinstance(w, Weight) or isinstance(b, Weight) else F.linear(rows, w, b)
+    return out.transpose(0, 1)
+
+
+def _weighed(heads: list[Tensor], mask: Tensor | None, w: Any, b: Any, average: bool) -> tuple[Tensor, Tensor]:
+    q, k, v = heads
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+    if mask is not None:
+        scores = scores + _additive(mask, q)
+    shares = scores.softmax(-1)
+    return _projected(shares @ v, w, b), shares.mean(1) if average else shares

@@ -1,0 +1,152 @@
+"""Parameters that differ by member: what a forward pass is given in the place of a module's own tensors."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dfo.nn.members import Entries, Factors, Members, Stream
+
+__all__ = ["Explicit", "Factored", "Streamed", "Values"]
+
+
+class Values:
+    """A parameter with one explicit value a member.
+
+    Args:
+        base: the center, ``shape``; what the parameter looks like from outside.
+        members: the members.
+        given: ``(n, *shape)`` values, or None when a subclass makes them.
+    """
+
+    def __init__(self, base: Tensor, members: Members, given: Tensor | None = None) -> None:
+        self.base, self.members, self.given = base, members, given
+
+    def explicit(self) -> Tensor:
+        """Return the values, ``(n, *shape)``."""
+        if self.given is None:
+            raise NotImplementedError
+        return self.given
+
+    def one(self, i: int) -> Tensor:
+        """Return the value of member ``i``."""
+        return self.explicit()[i]
+
+    def shift(self) -> Tensor:
+        """Return how far each member's value lies from the center, ``(n, *shape)``."""
+        return self.explicit() - self.base
+
+    def moved(self) -> Values:
+        """Return the transposed parameter (matrices only)."""
+        return Values(self.base.t(), self.members, self.explicit().transpose(1, 2))
+
+    def cut(self, start: int, stop: int) -> Values:
+        """Return rows ``start .. stop`` of the parameter."""
+        return Values(self.base[start:stop], self.members, self.explicit()[:, start:stop])
+
+
+class Explicit(Values):
+    """The center plus a scaled direction, written out when it is asked for.
+
+    Args:
+        base: the center.
+        members: the members.
+        stream: the directions of this tensor.
+    """
+
+    def __init__(self, base: Tensor, members: Members, stream: Stream) -> None:
+        super().__init__(base, members)
+        self.stream = stream
+
+    @cached_property
+    def drawn(self) -> Tensor:
+        """Directions, ``(g, *shape)`` for every group of neighbours that share one."""
+        return self.members.grouped(self.stream.rows(*self.members.span))
+
+    def shift(self) -> Tensor:
+        """Return the scaled directions, ``(n, *shape)``."""
+        n, g = self.members.n, len(self.drawn)
+        scale = self.members.scales(self.drawn).view(g, n // g, *[1] * self.base.dim())
+        return (self.drawn.unsqueeze(1) * scale).view(n, *self.base.shape)
+
+    def explicit(self) -> Tensor:
+        """Return the values, ``(n, *shape)``."""
+        if self.given is None:
+            self.given = self.shift().add_(self.base)
+        return self.given
+
+    def one(self, i: int) -> Tensor:
+        """Return the value of member ``i``, nothing of which is kept."""
+        if self.given is not None:
+            return self.given[i]
+        j = int(self.members.index[i])
+        return torch.add(self.base, self.stream.rows(j, j + 1)[0], alpha=float(self.members.scale[i]))
+
+
+class Streamed(Explicit):
+    """As :class:`Explicit`, for tensors that are too large to be written out: a stretch of rows at a time.
+
+    Args:
+        base: the center.
+        members: the members.
+        stream: entries that are drawn one by one.
+    """
+
+    stream: Entries
+    swapped = False
+
+    def moved(self) -> Streamed:
+        """Return the transposed parameter (matrices only)."""
+        other = Streamed(self.base, self.members, self.stream)
+        other.swapped = not self.swapped
+        return other
+
+    def stretch(self, j: int, start: int, stop: int) -> Tensor:
+        """Return rows ``start .. stop`` of direction ``j``."""
+        width = self.base[0].numel()
+        return self.stream.piece(j, start * width, (stop - start) * width).view(stop - start, *self.base.shape[1:])
+
+
+class Factored(Values):
+    """The center plus a scaled product of two factors, which is never written.
+
+    Args:
+        base: the center; its sides behind the first count as one.
+        members: the members.
+        left: ``(g, a, r)`` for every group of neighbours that share a direction.
+        right: ``(g, r, b)``.
+    """
+
+    def __init__(self, base: Tensor, members: Members, left: Tensor, right: Tensor) -> None:
+        super().__init__(base, members)
+        self.left, self.right = left, right
+
+    @classmethod
+    def of(cls, base: Tensor, members: Members, stream: Factors) -> Factored:
+        """Return the parameter whose directions are those of a stream."""
+        left, right = stream.factors(*members.span)
+        return cls(base, members, members.grouped(left), members.grouped(right))
+
+    def explicit(self) -> Tensor:
+        """Return the values, ``(n, *shape)``, which are not kept."""
+        n = self.members.n
+        product = torch.bmm(self.left, self.right).repeat_interleave(n // len(self.left), 0)
+        product *= self.members.scales(product).view(n, 1, 1)
+        return product.view(n, *self.base.shape) + self.base
+
+    def one(self, i: int) -> Tensor:
+        """Return the value of member ``i``."""
+        g = i * len(self.left) // self.members.n
+        flat = self.base.reshape(self.base.shape[0], -1)
+        moved = torch.addmm(flat, self.left[g], self.right[g], alpha=float(self.members.scale[i]))
+        return moved.view(self.base.shape)
+
+    def moved(self) -> Factored:
+        """Return the transposed parameter (matrices only)."""
+        return Factored(self.base.t(), self.members, self.right.transpose(1, 2), self.left.transpose(1, 2))
+
+    def cut(self, start: int, stop: int) -> Factored:
+        """Return rows ``start .. stop`` of the parameter."""
+        return Factored(self.base[start:stop], self.members, self.left[:, start:stop], self.right)
