@@ -80,8 +80,11 @@ class Engine:
 
     # ------------------------------------------------------------------ losses
 
-    def losses(self, batch: Any, draws: Draws, index: Ints, scale: Floats, center: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Return the losses ``(n, B)`` of members ``center + scale_i u_index[i]``, in double precision.
+    def losses(
+        self, batch: Any, draws: Draws, index: Ints, scale: Floats,
+        center: Mapping[str, Tensor] | None = None, share: bool = True,
+    ) -> Tensor:  # fmt: skip
+        """Return the losses ``(n, R)`` of members ``center + scale_i u_index[i]``, in double precision.
 
         Args:
             batch: what the loss takes, any nest of mappings and sequences of tensors whose first dimension is B.
@@ -89,13 +92,18 @@ class Engine:
             index: ``(n,)`` direction of each member.
             scale: ``(n,)`` signed radius of each member.
             center: tensors by name; the module's own by default.
+            share: whether all members see all B examples (R = B); else direction ``j`` of ``q`` sees examples
+                ``j R .. (j + 1) R`` with ``R = B / q``, at both its ends.
         """
         base = self.tensors if center is None else center
 
         def values(members: Members) -> dict[str, Values]:
             return {name: self._value(base[name], members, stream) for name, stream in draws.streams.items()}
 
-        members = Members(np.asarray(index), np.asarray(scale, dtype=float), examples(batch) or 1)
+        rows, q = examples(batch) or 1, draws.directions.count
+        if not share and rows % q:
+            raise InvalidArgument(f"share=False: expected a multiple of {q} examples, got {rows}.")
+        members = Members(np.asarray(index), np.asarray(scale, dtype=float), rows if share else rows // q, share)
         if self.together is None:
             self._find_out(batch, members, draws, base)
         return self._passes(batch, members, values, base)
@@ -117,7 +125,7 @@ class Engine:
         self, batch: Any, members: Members, values: Callable[[Members], dict[str, Values]], base: Mapping[str, Tensor]
     ) -> Tensor:
         try:
-            size = self.size_of_chunk(batch, members.n)
+            size = self.size_of_chunk(batch, members)
             parts = [self._pass(batch, part, values(part), base) for part in _padded(members, size)]
         except Exception as error:
             if not self.together or self.asked != "auto":
@@ -133,13 +141,14 @@ class Engine:
             return Streamed(base, members, stream)
         return Explicit(base, members, stream)
 
-    def size_of_chunk(self, batch: Any, n: int) -> int:
+    def size_of_chunk(self, batch: Any, members: Members) -> int:
         """Return the number of members of a pass."""
+        n = members.n
         if not self.together:
             return 1
         if self.chunk is not None:
             return min(n, self.chunk)
-        rows = _rows(batch)
+        rows = _rows(batch) * members.rows // max(1, examples(batch) or 1)
         most = max(2, ROWS // max(rows, 1))
         count = -(-n // most)
         size = -(-n // count)
@@ -148,7 +157,7 @@ class Engine:
     def _pass(self, batch: Any, members: Members, values: dict[str, Values], base: Mapping[str, Tensor]) -> Tensor:
         """Return the losses ``(n, B)`` of one forward pass."""
         with torch.no_grad(), keep_buffers(self.module), self._lent(values, base):
-            raw = self.loss(self.module, _tiled(batch, members))
+            raw = self.loss(self.module, _tiled(batch, members) if members.share else _dealt(batch, members))
             return _judged(raw, members)
 
     @contextmanager
@@ -179,7 +188,7 @@ class Engine:
             self.reason = "the batch holds no tensors"
             return
         far = 0.05 * _typical(base)
-        pair = Members(np.array([members.span[0], members.span[1] - 1]), np.array([far, -0.7 * far]), members.rows)
+        pair = replace(members, index=np.array([members.span[0], members.span[1] - 1]), scale=np.array([far, -0.7 * far]))
         try:
             both = self._pass(batch, pair, self._values(base, pair, draws), base)
         except Exception as error:  # whatever the module does with more rows than it knows
@@ -278,17 +287,26 @@ def _rows(batch: Any) -> int:
 
 def _tiled(batch: Any, members: Members) -> Any:
     """Return the batch of all members: tensors whose first dimension is that of the examples are tiled."""
-    if members.n == 1:
-        return batch
+    return batch if members.n == 1 else _mapped(batch, members.rows, lambda rows: tile(rows, members))
+
+
+def _dealt(batch: Any, members: Members) -> Any:
+    """Return the batch of all members, each of which sees the examples of its direction."""
+    own = np.concatenate([np.arange(members.rows) + j * members.rows for j in members.index])
+    return _mapped(batch, examples(batch), lambda rows: rows[torch.as_tensor(own, device=rows.device)])
+
+
+def _mapped(batch: Any, count: int | None, function: Callable[[Tensor], Tensor]) -> Any:
+    """Return the batch with a function applied to the tensors whose first dimension is ``count``."""
     if isinstance(batch, Tensor):
-        return tile(batch, members) if batch.dim() > 0 and batch.shape[0] == members.rows else batch
+        return function(batch) if batch.dim() > 0 and batch.shape[0] == count else batch
     if isinstance(batch, Mapping):
-        made: Any = {key: _tiled(value, members) for key, value in batch.items()}
+        made: Any = {key: _mapped(value, count, function) for key, value in batch.items()}
         return made if type(batch) is dict else type(batch)(made)  # type: ignore[call-arg]
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_tiled(value, members) for value in batch))
+        return type(batch)(*(_mapped(value, count, function) for value in batch))
     if isinstance(batch, (list, tuple)):
-        return type(batch)(_tiled(value, members) for value in batch)
+        return type(batch)(_mapped(value, count, function) for value in batch)
     if is_dataclass(batch) and not isinstance(batch, type):
-        return replace(batch, **{f.name: _tiled(getattr(batch, f.name), members) for f in fields(batch)})
+        return replace(batch, **{f.name: _mapped(getattr(batch, f.name), count, function) for f in fields(batch)})
     return batch

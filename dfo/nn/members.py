@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,12 +28,14 @@ class Members:
     Args:
         index: ``(n,)`` direction of each member.
         scale: ``(n,)`` signed radius of each member.
-        rows: examples of the data, B; a forward pass of all members sees ``n B`` rows, member by member.
+        rows: examples that a member sees, B; a forward pass of all members sees ``n B`` rows, member by member.
+        share: whether all members see the same examples.
     """
 
     index: Ints
     scale: Floats
     rows: int
+    share: bool = True
 
     @property
     def n(self) -> int:
@@ -69,7 +71,7 @@ class Members:
 
     def part(self, start: int, stop: int) -> Members:
         """Return members ``start .. stop``."""
-        return Members(self.index[start:stop], self.scale[start:stop], self.rows)
+        return replace(self, index=self.index[start:stop], scale=self.scale[start:stop])
 
 
 class Shelf:
