@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from operator import index
 from typing import Any
@@ -41,6 +42,7 @@ __all__ = [
     "Key",
     "choice",
     "fill_normal",
+    "fill_signs",
     "integers",
     "normal",
     "permutation",
@@ -323,17 +325,69 @@ def _multiply_128(a: int, b: Any) -> tuple[Any, Any]:
 
 def signs(key: Key, shape: tuple[int, ...], like: Array | None = None, start: int = 0) -> Array:
     """Return +1 and -1 with equal probability; arguments as in :func:`uniform`."""
-    count = math.prod(shape)
-    first, skip = divmod(start, 64)
-    drawn = words(key, (skip + count + 63) // 64, first).astype("<u8", copy=False)
-    bits = np.unpackbits(drawn.view(np.uint8), bitorder="little")[skip : skip + count]
-    bits <<= 1
-    plus_minus = bits.view(np.int8)  # 0 and 2
-    plus_minus -= 1
-    return _cast(plus_minus.reshape(shape), like if like is not None else _DOUBLE)
+    if like is None:
+        return fill_signs(np.empty(shape), key, start)
+    reference: Any = like
+    if is_torch(like):
+        return fill_signs(namespace(like).empty(shape, dtype=reference.dtype, device=reference.device), key, start)
+    return fill_signs(np.empty(shape, dtype=reference.dtype), key, start)
 
 
-_DOUBLE = np.empty(0)
+def fill_signs(out: Array, key: Key, start: int = 0, scale: float = 1.0) -> Array:
+    """Write signs ``start ..`` of a stream, times ``scale``, into ``out``, in C order, and return ``out``.
+
+    Eight at a time: a byte of the stream picks one of 256 rows of a table, which costs less than a sixth of a
+    nanosecond a number in single precision.
+
+    Args:
+        out: array or tensor of any signed type and shape.
+        key: the stream.
+        start: index in the stream of the first sign.
+        scale: what +1 becomes; rounded once to the type of ``out``.
+    """
+    target: Any = out
+    table = _sign_table(target.dtype, scale)
+    if is_torch(out):
+        target = target.detach()
+        direct = target.is_contiguous() and target.device.type == "cpu"
+        host = target if direct else namespace(out).empty(target.shape, dtype=target.dtype)
+        _take_signs(host.reshape(-1).view(namespace(out).uint8).numpy(), key, start, table)
+    else:
+        direct = target.flags.c_contiguous and target.flags.writeable
+        host = target if direct else np.empty(target.shape, target.dtype)
+        _take_signs(host.reshape(-1).view(np.uint8), key, start, table)
+    if not direct and is_torch(out):
+        target.copy_(host)
+    elif not direct:
+        target[...] = host
+    return out
+
+
+@lru_cache(maxsize=64)
+def _sign_table(dtype: Any, scale: float) -> Array:
+    """Return 256 rows of raw bytes: the eight numbers that the bits of a byte stand for, lowest bit first."""
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")  # (256, 8)
+    values: Any = np.where(bits == 1, scale, -scale)
+    if str(dtype).startswith("torch."):
+        import torch
+
+        raw = torch.from_numpy(values).to(dtype).view(torch.uint8).numpy()
+    else:
+        raw = values.astype(dtype).view(np.uint8)
+    return np.ascontiguousarray(raw).view(f"V{raw.shape[1]}").reshape(-1)
+
+
+def _take_signs(out: Array, key: Key, start: int, table: Array) -> None:
+    """Fill ``out``, the flat bytes of an array."""
+    size = table.dtype.itemsize // 8
+    count, (first, skip) = len(out) // size, divmod(start, 64)
+    drawn = words(key, (skip + count + 63) // 64, first).astype("<u8", copy=False).view(np.uint8)
+    byte, bit = divmod(skip, 8)
+    rows = drawn[byte : byte + (bit + count + 7) // 8]
+    if bit or count % 8:
+        out[:] = table[rows].view(np.uint8)[bit * size : (bit + count) * size]
+    elif count:
+        np.take(table, rows, out=out.view(table.dtype), mode="clip")
 
 
 def integers(key: Key, high: int, shape: tuple[int, ...], start: int = 0) -> npt.NDArray[np.int64]:

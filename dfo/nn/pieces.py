@@ -1,0 +1,261 @@
+"""Directions of one tensor a stretch at a time, written into buffers that stay in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dfo.arrays import Floats
+from dfo.directions import Gaussian, LowRank, Rademacher
+from dfo.random import Key, fill_normal, fill_signs, normal
+
+__all__ = ["CHUNK", "Block", "Piece", "Scratch", "Short", "block_of"]
+
+CHUNK = 1 << 17
+"""Entries moved at a time; with what they need they stay in the cache of a core."""
+
+
+def bits_of(x: Tensor) -> Any:
+    """Return the bits of a flat tensor as integers: a numpy view on the host, a tensor elsewhere."""
+    view = x.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.itemsize])
+    return view.numpy() if x.device.type == "cpu" else view
+
+
+class Views(NamedTuple):
+    """The first entries of four buffers, and the bits of two of them."""
+
+    drawn: Tensor
+    """Numbers as they were drawn."""
+    delta: Tensor
+    """A scaled direction."""
+    center: Tensor
+    """Weights of the center."""
+    trial: Tensor
+    """Weights after the way back was tried."""
+    center_bits: Any
+    trial_bits: Any
+
+
+class Scratch:
+    """Buffers for one piece of one dtype on one device, shared by all pieces."""
+
+    def __init__(self, size: int, like: Tensor) -> None:
+        self.buffers = [torch.empty(size, dtype=like.dtype, device=like.device) for _ in range(4)]
+        self.cuts: dict[int, Views] = {}
+        self.drawn: object = None  # what lies in the first buffer
+
+    def views(self, n: int) -> Views:
+        """Return the first ``n`` entries of the buffers."""
+        if n not in self.cuts:
+            cut = [b[:n] for b in self.buffers]
+            self.cuts[n] = Views(*cut, bits_of(cut[2]), bits_of(cut[3]))
+        return self.cuts[n]
+
+
+class Piece:
+    """A stretch of one tensor: where it is, and the way back.
+
+    Args:
+        block: the tensor it belongs to.
+        part: its live weights, ``(n,)``.
+        at: place of the first in the tensor.
+    """
+
+    __slots__ = ("at", "block", "copies", "done", "kept", "kept_of", "lost", "part", "scale", "shadow")
+
+    def __init__(self, block: Block, part: Tensor, at: int) -> None:
+        self.block, self.part, self.at = block, part, at
+        self.scale = 0.0  # where it is: part == center + scale u
+        self.done = False  # whether the pending update has been through
+        self.copies = False  # whether the shadow is a promise and not an emergency
+        self.shadow: Tensor | None = None  # the center
+        self.lost: tuple[Any, Any] | None = None  # places and bits that the way back would miss
+        self.kept: Tensor | None = None  # room for drawn numbers
+        self.kept_of: int | None = None
+
+
+class Block:
+    """The directions of one tensor, a stretch at a time.
+
+    Args:
+        flat: the tensor, ``(m,)``.
+        key: of its directions.
+        law: of its directions.
+        count: number of directions.
+    """
+
+    unit = 1
+    """Stretches begin at multiples of this."""
+
+    worth = False
+    """Whether drawn numbers are worth keeping."""
+
+    def __init__(self, flat: Tensor, key: Key, law: Any, count: int) -> None:
+        self.flat, self.key, self.law, self.count = flat, key, law, count
+        self.scratch: Scratch
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the stretches of the tensor."""
+        step = self.unit * max(1, CHUNK // self.unit)
+        for at in range(0, len(self.flat), step):
+            yield Piece(self, self.flat[at : at + step], at)
+
+    def scaled(self, piece: Piece, i: int, scale: float) -> Tensor:
+        """Return ``scale u_i`` in the second buffer."""
+        raise NotImplementedError
+
+    def shift(self, piece: Piece, i: int, scale: float, center: Tensor) -> None:
+        """Write ``center + scale u_i`` into a piece."""
+        torch.add(center, self.scaled(piece, i, scale), out=piece.part)
+
+    def add(self, piece: Piece, weights: Floats, center: Tensor) -> None:
+        """Write ``center + sum_j weights[j] u_j`` into a piece, added up as :meth:`Directions.add_to` does."""
+        total = center
+        for j in np.flatnonzero(weights):
+            torch.add(total, self.scaled(piece, int(j), float(weights[j])), out=piece.part)
+            total = piece.part
+        if total is center:
+            piece.part.copy_(center)
+
+    def begin(self, weights: Floats) -> None:
+        """Prepare what the pieces of an update share."""
+
+    def forget(self) -> None:
+        """Drop what was drawn."""
+
+
+class _Entries(Block):
+    """Laws that draw entry by entry; gaussian ones."""
+
+    worth = True
+
+    def draw(self, piece: Piece, i: int, out: Tensor) -> None:
+        start = i * len(self.flat) + piece.at
+        if isinstance(self.law, Gaussian):
+            fill_normal(out, self.key, start)  # type: ignore[arg-type]
+        else:
+            out.copy_(self.law.piece(self.key, start, len(out), out))
+
+    def scaled(self, piece: Piece, i: int, scale: float) -> Tensor:
+        views = self.scratch.views(len(piece.part))
+        drawn = views.drawn
+        if piece.kept is not None:
+            if piece.kept_of != i:
+                piece.kept_of = None
+                self.draw(piece, i, piece.kept)
+                piece.kept_of = i
+            drawn = piece.kept
+        elif self.scratch.drawn != (piece, i):
+            self.scratch.drawn = None
+            self.draw(piece, i, drawn)
+            self.scratch.drawn = (piece, i)
+        return torch.mul(drawn, scale, out=views.delta)
+
+
+class _Signs(Block):
+    """Signs, which are looked up already scaled."""
+
+    def scaled(self, piece: Piece, i: int, scale: float) -> Tensor:
+        out = self.scratch.views(len(piece.part)).delta
+        fill_signs(out, self.key, i * len(self.flat) + piece.at, scale)  # type: ignore[arg-type]
+        return out
+
+
+class _Cut(Block):
+    """Laws whose directions exist already, such as places in a table."""
+
+    def scaled(self, piece: Piece, i: int, scale: float) -> Tensor:
+        n = len(piece.part)
+        row = self.law.views(self.key, self.count, self.flat)[i]
+        return torch.mul(row[piece.at : piece.at + n], scale, out=self.scratch.views(n).delta)
+
+
+class _Rows(Block):
+    """Products of two factors, a few rows at a time; the factors of the last direction are kept."""
+
+    def __init__(self, flat: Tensor, key: Key, law: LowRank, count: int, sides: tuple[int, int]) -> None:
+        super().__init__(flat, key, law, count)
+        self.a, self.unit = sides
+        self.held: tuple[int, Tensor, Tensor] | None = None
+        self.short: dict[float, Tensor] = {}  # left factors by their scale
+        self.sums: tuple[Tensor, Tensor] | None = None
+
+    def _factors(self, i: int, scale: float) -> tuple[Tensor, Tensor]:
+        if self.held is None or self.held[0] != i:
+            left, right = self.law.factors(self.key, self.a, self.unit, 1, self.flat, i)
+            self.held, self.short = (i, left[0], right[0]), {}  # (a, r), (r, b)
+        if scale not in self.short:
+            self.short[scale] = self.held[1] * scale
+        return self.short[scale], self.held[2]
+
+    def scaled(self, piece: Piece, i: int, scale: float) -> Tensor:
+        return self._product(piece, *self._factors(i, scale))
+
+    def shift(self, piece: Piece, i: int, scale: float, center: Tensor) -> None:
+        """Add the products as they are made, where that rounds to no less than single precision."""
+        if self.law.rank > 1 and center.itemsize < 4:  # noqa: PLR2004
+            super().shift(piece, i, scale, center)
+            return
+        left, right = self._factors(i, scale)
+        first, out = piece.at // self.unit, piece.part.view(-1, self.unit)
+        rows, total = left[first : first + len(out)], center.view(-1, self.unit)
+        for j in range(len(right)):
+            total = torch.addcmul(total, rows[:, j : j + 1], right[j : j + 1], out=out)
+
+    def _product(self, piece: Piece, left: Tensor, right: Tensor) -> Tensor:
+        out = self.scratch.views(len(piece.part)).delta
+        first = piece.at // self.unit
+        rows = left[first : first + len(out) // self.unit]
+        (torch.mul if len(right) == 1 else torch.mm)(rows, right, out=out.view(-1, self.unit))
+        return out
+
+    def forget(self) -> None:
+        self.held, self.sums, self.short = None, None, {}
+
+    def begin(self, weights: Floats) -> None:
+        self.sums = None
+        if not weights.any():
+            return
+        if self.count == 1 and self.held is not None:
+            left, right = self.held[1][None], self.held[2]
+        else:
+            left, right = self.law.factors(self.key, self.a, self.unit, self.count, self.flat)
+        left = left * torch.as_tensor(weights).to(left)[:, None, None]  # (q, a, r)
+        self.sums = left.permute(1, 0, 2).reshape(self.a, -1), right.view(-1, self.unit)
+
+    def add(self, piece: Piece, weights: Floats, center: Tensor) -> None:
+        """Add the sum of the products, taken first."""
+        if self.sums is None:
+            super().add(piece, weights, center)
+        else:
+            torch.add(center, self._product(piece, *self.sums), out=piece.part)
+
+
+class Short(_Entries):
+    """Vectors of a low-rank law: gaussian, in one piece."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the vector."""
+        yield Piece(self, self.flat, 0)
+
+    def add(self, piece: Piece, weights: Floats, center: Tensor) -> None:
+        """Add the sum of the directions, taken first."""
+        if self.count == 1 or not weights.any():
+            super().add(piece, weights, center)
+            return
+        rows: Any = normal(self.key, (self.count, len(center)), center)  # type: ignore[arg-type]
+        torch.add(center, torch.as_tensor(weights).to(center) @ rows, out=piece.part)
+
+
+def block_of(flat: Tensor, key: Key, law: Any, count: int) -> Block:
+    """Return the directions of one tensor."""
+    if isinstance(law, LowRank):
+        ((inner, a, b),) = law._parts(key, flat)  # type: ignore[arg-type]
+        return Short(flat, inner, Gaussian(), count) if b == 1 else _Rows(flat, inner, law, count, (a, b))
+    if hasattr(law, "views"):
+        return _Cut(flat, key, law, count)
+    return (_Signs if isinstance(law, Rademacher) else _Entries)(flat, key, law, count)
