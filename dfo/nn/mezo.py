@@ -39,8 +39,8 @@ class Step(NamedTuple):
     """What one step did; with the weights before it, enough to do it again."""
 
     seed: int
-    slope: float
-    """``(L(theta + eps z) - L(theta - eps z)) / (2 eps)``."""
+    slopes: tuple[float, ...]
+    """Projected gradient ``(L(theta + eps z) - L(theta - eps z)) / (2 eps)`` for the ``eps`` of every group."""
     rates: tuple[float, ...]
     """Learning rate of every group."""
 
@@ -139,12 +139,14 @@ class MeZO(torch.optim.Optimizer):
             p.add_(times * z * group["eps"])
 
     def _update(self, step: Step) -> None:
-        rates = {id(group): rate for group, rate in zip(self.param_groups, step.rates, strict=True)}
+        told = zip(self.param_groups, step.slopes, step.rates, strict=True)
+        scalars = {id(group): (slope, rate) for group, slope, rate in told}
         for name, p, group, z in self._moves(step.seed):
-            change = step.slope * z
+            slope, rate = scalars[id(group)]
+            change = slope * z
             if not any(word in name for word in UNDECAYED):
                 change = change + group["weight_decay"] * p
-            p.sub_(rates[id(group)] * change)
+            p.sub_(rate * change)
 
     # ------------------------------------------------------------------ a step
 
@@ -169,18 +171,18 @@ class MeZO(torch.optim.Optimizer):
         try:
             self._sweep(seed, 1.0)
             swept = 1.0
-            plus = _number(function(*given))
+            plus = _scalar(function(*given))
             self._sweep(seed, -2.0)
             swept = -1.0
-            minus = _number(function(*given))
+            minus = _scalar(function(*given))
         finally:
             if swept:
                 self._sweep(seed, -swept)
             for module, mode in modes:
                 module.training = mode
-        eps = self.param_groups[0]["eps"]
-        self._do(Step(seed, (plus - minus) / (2 * eps), tuple(float(g["lr"]) for g in self.param_groups)))
-        return plus
+        slopes = tuple(float((plus - minus) / (2 * group["eps"])) for group in self.param_groups)
+        self._do(Step(seed, slopes, tuple(float(group["lr"]) for group in self.param_groups)))
+        return float(plus)
 
     def _do(self, step: Step) -> None:
         self._update(step)
@@ -229,10 +231,11 @@ class MeZO(torch.optim.Optimizer):
         self.log = [Step(*step) for step in state_dict["log"]]
 
 
-def _number(loss: object) -> float:
+def _scalar(loss: object) -> Any:
+    """Return a loss as a tensor of its own precision, in which the public code subtracts, or as a number."""
     if is_torch(loss):
         tensor: Any = loss
-        return float(tensor.mean() if tensor.numel() != 1 else tensor)
+        return tensor.detach() if tensor.dim() == 0 else tensor.detach().mean()
     if isinstance(loss, bool) or not isinstance(loss, (int, float)):
         raise InvalidType(f"loss: expected a number or a tensor, got {short(loss)}.")
     return float(loss)

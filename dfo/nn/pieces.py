@@ -197,7 +197,7 @@ class _Rows(Block):
 
     def shift(self, piece: Piece, i: int, scale: float, center: Tensor) -> None:
         """Add the products as they are made, where that rounds to no less than single precision."""
-        if self.law.rank > 1 and center.itemsize < 4:  # noqa: PLR2004
+        if self.law.rank > 1 and center.itemsize < 4:
             super().shift(piece, i, scale, center)
             return
         left, right = self._factors(i, scale)
