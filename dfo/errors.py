@@ -12,7 +12,8 @@
     |-- BadObjective (TypeError)          the first value of the objective is not a number
     |-- UnknownCandidate (KeyError)       ``tell`` got a point that was never asked for
     |-- AlreadyTold (KeyError)            ``tell`` got a candidate that has its value already
-    `-- BadState (ValueError)             a stored state does not fit what reads it
+    |-- BadState (ValueError)             a stored state does not fit what reads it
+    `-- CannotWrite (OSError)             a file could not be written; what was stored before is as it was
     DfoWarning (UserWarning)
     `-- EvaluationWarning                 evaluations failed and were masked
 
@@ -28,6 +29,7 @@ __all__ = [
     "AlreadyTold",
     "BadObjective",
     "BadState",
+    "CannotWrite",
     "DfoError",
     "DfoWarning",
     "EvaluationWarning",
@@ -89,6 +91,10 @@ class AlreadyTold(DfoError, KeyError):
 
 class BadState(DfoError, ValueError):
     """A stored solver state does not fit the solver or the schema that reads it."""
+
+
+class CannotWrite(DfoError, OSError):
+    """A file could not be written (disk full, folder read-only, ...); what was stored before is as it was."""
 
 
 class DfoWarning(UserWarning):
