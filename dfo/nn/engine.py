@@ -32,7 +32,7 @@ from dfo.nn import entrywise, products
 from dfo.nn.lifted import Unhandled, plain, tile, weight
 from dfo.nn.members import Draws, Entries, Factors, Members, Stream
 from dfo.nn.tensors import Choice, keep_buffers, places, trainable
-from dfo.nn.weights import Explicit, Factored, Streamed, Values
+from dfo.nn.weights import Explicit, Factored, Lag, Streamed, Values
 
 __all__ = ["Engine", "Evaluate", "Loss", "examples"]
 
@@ -83,6 +83,7 @@ class Engine:
     def losses(
         self, batch: Any, draws: Draws, index: Ints, scale: Floats,
         center: Mapping[str, Tensor] | None = None, share: bool = True,
+        lag: Mapping[str, Lag] | None = None,
     ) -> Tensor:  # fmt: skip
         """Return the losses ``(n, R)`` of members ``center + scale_i u_index[i]``, in double precision.
 
@@ -94,18 +95,23 @@ class Engine:
             center: tensors by name; the module's own by default.
             share: whether all members see all B examples (R = B); else direction ``j`` of ``q`` sees examples
                 ``j R .. (j + 1) R`` with ``R = B / q``, at both its ends.
+            lag: by name, factors of what is still to be added to a tensor of the center.
         """
         base = self.tensors if center is None else center
+        behind = {} if lag is None else lag
 
         def values(members: Members) -> dict[str, Values]:
-            return {name: self._value(base[name], members, stream) for name, stream in draws.streams.items()}
+            return {
+                name: self._value(base[name], members, stream, behind.get(name))
+                for name, stream in draws.streams.items()
+            }
 
         rows, q = examples(batch) or 1, draws.directions.count
         if not share and rows % q:
             raise InvalidArgument(f"share=False: expected a multiple of {q} examples, got {rows}.")
         members = Members(np.asarray(index), np.asarray(scale, dtype=float), rows if share else rows // q, share)
         if self.together is None:
-            self._find_out(batch, members, draws, base)
+            self._find_out(batch, members, values, base)
         return self._passes(batch, members, values, base)
 
     def losses_of(self, batch: Any, points: Mapping[str, Tensor]) -> Tensor:
@@ -134,9 +140,9 @@ class Engine:
             return self._passes(batch, members, values, base)
         return torch.cat(parts)[: members.n]
 
-    def _value(self, base: Tensor, members: Members, stream: Stream) -> Values:
+    def _value(self, base: Tensor, members: Members, stream: Stream, lag: Lag | None) -> Values:
         if isinstance(stream, Factors):
-            return Factored.of(base, members, stream)
+            return Factored.of(base, members, stream, lag)
         if isinstance(stream, Entries) and base.dim() > 1 and members.n * base.numel() > STACK:
             return Streamed(base, members, stream)
         return Explicit(base, members, stream)
@@ -179,7 +185,9 @@ class Engine:
 
     # ------------------------------------------------------------------ may members ride together?
 
-    def _find_out(self, batch: Any, members: Members, draws: Draws, base: Mapping[str, Tensor]) -> None:
+    def _find_out(
+        self, batch: Any, members: Members, values: Callable[[Members], dict[str, Values]], base: Mapping[str, Tensor]
+    ) -> None:
         """Compare two members that ride together with the same two one by one, far enough apart to be told apart."""
         if members.n < 2:
             return
@@ -190,12 +198,12 @@ class Engine:
         far = 0.05 * _typical(base)
         pair = replace(members, index=np.array([members.span[0], members.span[1] - 1]), scale=np.array([far, -0.7 * far]))
         try:
-            both = self._pass(batch, pair, self._values(base, pair, draws), base)
+            both = self._pass(batch, pair, values(pair), base)
         except Exception as error:  # whatever the module does with more rows than it knows
             self.reason = _why(error)
             return
         single = torch.cat([
-            self._pass(batch, part, self._values(base, part, draws), base) for part in (pair.part(0, 1), pair.part(1, 2))
+            self._pass(batch, part, values(part), base) for part in (pair.part(0, 1), pair.part(1, 2))
         ])
         apart, error = (single[0] - single[1]).norm(), (both - single).norm()
         rounding = 20 * torch.finfo(next(iter(base.values())).dtype).eps * single.norm()
@@ -203,9 +211,6 @@ class Engine:
             self.reason = f"riding together changed the losses by {float(error):.2g}, which differ by {float(apart):.2g}"
             return
         self.together, self.reason = True, f"checked on {pair.rows} examples"
-
-    def _values(self, base: Mapping[str, Tensor], members: Members, draws: Draws) -> dict[str, Values]:
-        return {name: self._value(base[name], members, stream) for name, stream in draws.streams.items()}
 
     def describe(self) -> str:
         """Return in a sentence how members are evaluated, and why."""

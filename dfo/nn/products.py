@@ -75,11 +75,11 @@ def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
         _few(rows, sums, v, bias if direct else None)
         return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
     t = torch.bmm(rows, v.right.transpose(1, 2))  # (g, R, r)
-    left = v.left
-    scale = v.members.scales(t).view(g, -1, 1, 1)
-    t.view(g, scale.shape[1], -1, t.shape[2]).mul_(scale)
+    left, per = v.left, v.members.n // g
+    t.view(g, per, -1, t.shape[2]).mul_(v.columns(t).view(g, per, 1, -1))
     if direct:
-        column = scale.expand(g, scale.shape[1], rows.shape[1] // scale.shape[1], 1).reshape(g, -1, 1)
+        scale = v.members.scales(t).view(g, per, 1, 1)
+        column = scale.expand(g, per, rows.shape[1] // per, 1).reshape(g, -1, 1)
         t, left = torch.cat([t, column], 2), torch.cat([left, bias.values.drawn.unsqueeze(2)], 2)
     sums.baddbmm_(t, left.transpose(1, 2))
     return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
@@ -87,12 +87,12 @@ def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
 
 def _few(rows: Tensor, sums: Tensor, v: Factored, bias: Any) -> None:
     """Add a rank-r product for one or two rows a group, entry by entry."""
-    scale = v.members.scales(rows).view(len(v.left), -1, 1)
+    scale = v.columns(rows).view(len(v.left), -1, v.left.shape[2])  # (g, per, k)
     if scale.shape[1] != rows.shape[1]:
         scale = scale.repeat_interleave(rows.shape[1] // scale.shape[1], 1)
     for k in range(v.right.shape[1]):
         t = (rows * v.right[:, k : k + 1]).sum(-1, keepdim=True)
-        sums.addcmul_(t.mul_(scale), v.left[:, :, k].unsqueeze(1))
+        sums.addcmul_(t.mul_(scale[:, :, k : k + 1]), v.left[:, :, k].unsqueeze(1))
     if isinstance(bias, Weight):
         shift = bias.values.shift().view(len(sums), -1, sums.shape[-1])
         sums += shift if shift.shape[1] == sums.shape[1] else shift.repeat_interleave(sums.shape[1] // shift.shape[1], 1)
@@ -107,7 +107,7 @@ def _factored_once(x: Tensor, v: Factored, bias: Any) -> Tensor:
     y = F.linear(rows, v.base, _bias_base(bias)).view(-1, out)  # (R, out)
     flat = rows.reshape(-1, rows.shape[-1])
     t = F.linear(flat, v.right.reshape(g * r, -1)).view(-1, g, r).transpose(0, 1)  # (g, R, r)
-    t = (t.unsqueeze(1) * members.scales(t).view(g, n // g, 1, 1)).view(n, -1, r)
+    t = (t.unsqueeze(1) * v.columns(t).view(g, n // g, 1, r)).view(n, -1, r)
     left = v.left.repeat_interleave(n // g, 0)
     if direct:
         t = torch.cat([t, t.new_ones(1).expand(n, t.shape[1], 1)], 2)
@@ -244,14 +244,13 @@ def _looked_up(v: Factored, base: Tensor, flat: Tensor) -> Tensor:
     """Return ``(n, R, width)``: shared rows plus ``s left[x] right``."""
     n, g = v.members.n, len(v.left)
     per, width = n // g, base.shape[-1]
+    columns = v.columns(v.left).unsqueeze(1)  # (n, 1, r)
     if len(flat) == 1:
-        left = v.left[:, flat[0]].repeat_interleave(per, 0)  # (n, R, r)
-        right = v.right.repeat_interleave(per, 0)
-        scaled = left * v.members.scales(left).view(n, 1, 1)
-        return torch.baddbmm(base.reshape(1, -1, width).expand(n, -1, width), scaled, right)
+        scaled = v.left[:, flat[0]].repeat_interleave(per, 0) * columns  # (n, R, r)
+        return torch.baddbmm(base.reshape(1, -1, width).expand(n, -1, width), scaled, v.flat())
     group = torch.arange(n, device=flat.device).div(per, rounding_mode="floor").unsqueeze(1)
     left = v.left[group, flat]  # (n, R, r)
-    left = (left * v.members.scales(left).view(n, 1, 1)).view(g, -1, left.shape[2])
+    left = (left * columns).view(g, -1, left.shape[2])
     return base.reshape(g, -1, width).baddbmm_(left, v.right)
 
 
@@ -300,8 +299,7 @@ def _conv_once(function: Any, x: Tensor, v: Values, how: Any) -> Tensor:
         y = function(rows, v.base, None, *how)  # (R, out, ...)
         t = function(rows, v.right.reshape(g * r, *v.base.shape[1:]), None, *how)  # (R, g r, ...)
         t = t.view(len(rows), g, r, *t.shape[2:]).transpose(0, 1).repeat_interleave(n // g, 0)  # (n, R, r, ...)
-        left = (v.left.repeat_interleave(n // g, 0) * v.members.scales(v.left).view(n, 1, 1)).unsqueeze(1)
-        left = left.view(n, 1, out, r, *[1] * (y.dim() - 2))
+        left = v.tall().view(n, 1, out, r, *[1] * (y.dim() - 2))
         sums = torch.addcmul(y.unsqueeze(0), left[:, :, :, 0], t[:, :, 0].unsqueeze(2))
         for k in range(1, r):
             sums.addcmul_(left[:, :, :, k], t[:, :, k].unsqueeze(2))

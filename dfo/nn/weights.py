@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from dfo.nn.members import Entries, Factors, Members, Stream
 
-__all__ = ["Explicit", "Factored", "Streamed", "Values"]
+__all__ = ["Explicit", "Factored", "Lag", "Streamed", "Values"]
+
+Lag: TypeAlias = tuple[Tensor, Tensor]
+"""Factors ``(a, k)`` and ``(k, b)`` of an update that has not been added to a tensor yet."""
 
 
 class Values:
@@ -115,38 +119,66 @@ class Factored(Values):
     Args:
         base: the center; its sides behind the first count as one.
         members: the members.
-        left: ``(g, a, r)`` for every group of neighbours that share a direction.
-        right: ``(g, r, b)``.
+        left: ``(g, a, k)`` for every group of neighbours that share a direction.
+        right: ``(g, k, b)``.
+        rank: columns of ``left`` that the members' radii scale; those behind belong to all members alike.
     """
 
-    def __init__(self, base: Tensor, members: Members, left: Tensor, right: Tensor) -> None:
+    def __init__(self, base: Tensor, members: Members, left: Tensor, right: Tensor, rank: int) -> None:
         super().__init__(base, members)
-        self.left, self.right = left, right
+        self.left, self.right, self.rank = left, right, rank
 
     @classmethod
-    def of(cls, base: Tensor, members: Members, stream: Factors) -> Factored:
-        """Return the parameter whose directions are those of a stream."""
-        left, right = stream.factors(*members.span)
-        return cls(base, members, members.grouped(left), members.grouped(right))
+    def of(cls, base: Tensor, members: Members, stream: Factors, lag: Lag | None = None) -> Factored:
+        """Return the parameter whose directions are those of a stream.
+
+        Args:
+            base: the center, or where it was some steps ago.
+            members: the members.
+            stream: the directions.
+            lag: factors ``(a, k)`` and ``(k, b)`` of what has to be added to ``base`` for the center.
+        """
+        left, right = (members.grouped(part) for part in stream.factors(*members.span))
+        rank = left.shape[2]
+        if lag is not None:
+            g = len(left)
+            left = torch.cat([left, lag[0].expand(g, *lag[0].shape)], 2)
+            right = torch.cat([right, lag[1].expand(g, *lag[1].shape)], 1)
+        return cls(base, members, left, right, rank)
+
+    def columns(self, like: Tensor) -> Tensor:
+        """Return what scales each column for each member, ``(n, k)``."""
+        columns = like.new_ones(self.members.n, self.left.shape[2])
+        columns[:, : self.rank] = self.members.scales(like).unsqueeze(1)
+        return columns
+
+    def tall(self) -> Tensor:
+        """Return the scaled left factor of every member, ``(n, a, k)``."""
+        left = self.left.repeat_interleave(self.members.n // len(self.left), 0)
+        return left * self.columns(left).unsqueeze(1)
+
+    def flat(self) -> Tensor:
+        """Return the right factor of every member, ``(n, k, b)``."""
+        return self.right.repeat_interleave(self.members.n // len(self.right), 0)
 
     def explicit(self) -> Tensor:
         """Return the values, ``(n, *shape)``, which are not kept."""
-        n = self.members.n
-        product = torch.bmm(self.left, self.right).repeat_interleave(n // len(self.left), 0)
-        product *= self.members.scales(product).view(n, 1, 1)
-        return product.view(n, *self.base.shape) + self.base
+        product = torch.bmm(self.tall(), self.flat())
+        return product.view(self.members.n, *self.base.shape).add_(self.base)
 
     def one(self, i: int) -> Tensor:
         """Return the value of member ``i``."""
         g = i * len(self.left) // self.members.n
+        scaled = self.left[g].clone()
+        scaled[:, : self.rank] *= float(self.members.scale[i])
         flat = self.base.reshape(self.base.shape[0], -1)
-        moved = torch.addmm(flat, self.left[g], self.right[g], alpha=float(self.members.scale[i]))
-        return moved.view(self.base.shape)
+        return torch.addmm(flat, scaled, self.right[g]).view(self.base.shape)
 
     def moved(self) -> Factored:
         """Return the transposed parameter (matrices only)."""
-        return Factored(self.base.t(), self.members, self.right.transpose(1, 2), self.left.transpose(1, 2))
+        left, right = self.right.transpose(1, 2), self.left.transpose(1, 2)
+        return Factored(self.base.t(), self.members, left, right, self.rank)
 
     def cut(self, start: int, stop: int) -> Factored:
         """Return rows ``start .. stop`` of the parameter."""
-        return Factored(self.base[start:stop], self.members, self.left[:, start:stop], self.right)
+        return Factored(self.base[start:stop], self.members, self.left[:, start:stop], self.right, self.rank)
