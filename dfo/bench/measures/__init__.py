@@ -25,6 +25,7 @@ __all__ = ["MEASURES", "Row", "measure"]
 MEASURES: Mapping[str, str] = {
     "bbob": "dfo.bench.measures.cma:bbob",
     "cma-medians": "dfo.bench.measures.cma:cma_medians",
+    "network-population": "dfo.bench.measures.network_population:network_population",
     "overhead": "dfo.bench.measures.overhead:overhead",
     "paper-cbo": "dfo.bench.measures.cbo:cbo",
     "paper-digits": "dfo.bench.measures.digits:digits",
