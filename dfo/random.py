@@ -346,6 +346,8 @@ def fill_signs(out: Array, key: Key, start: int = 0, scale: float = 1.0) -> Arra
         scale: what +1 becomes; rounded once to the type of ``out``.
     """
     target: Any = out
+    if not math.prod(target.shape):
+        return out
     table = _sign_table(target.dtype, scale)
     if is_torch(out):
         target = target.detach()
@@ -386,7 +388,7 @@ def _take_signs(out: Array, key: Key, start: int, table: Array) -> None:
     rows = drawn[byte : byte + (bit + count + 7) // 8]
     if bit or count % 8:
         out[:] = table[rows].view(np.uint8)[bit * size : (bit + count) * size]
-    elif count:
+    else:
         np.take(table, rows, out=out.view(table.dtype), mode="clip")
 
 

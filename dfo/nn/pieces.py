@@ -15,7 +15,7 @@ from dfo.random import Key, fill_normal, fill_signs, normal
 
 __all__ = ["CHUNK", "Block", "Piece", "Scratch", "Short", "block_of"]
 
-CHUNK = 1 << 17
+CHUNK = 1 << 16
 """Entries moved at a time; with what they need they stay in the cache of a core."""
 
 
@@ -187,7 +187,7 @@ class _Rows(Block):
     def _factors(self, i: int, scale: float) -> tuple[Tensor, Tensor]:
         if self.held is None or self.held[0] != i:
             left, right = self.law.factors(self.key, self.a, self.unit, 1, self.flat, i)
-            self.held, self.short = (i, left[0], right[0]), {}  # (a, r), (r, b)
+            self.short, self.held = {}, (i, left[0], right[0])  # (a, r), (r, b); in this order, see Ctrl-C
         if scale not in self.short:
             self.short[scale] = self.held[1] * scale
         return self.short[scale], self.held[2]
