@@ -20,6 +20,9 @@ from dfo.random import Key
 
 __all__ = ["Draws", "Entries", "Factors", "Members", "Rows", "Shelf", "Stream"]
 
+SMALL = 1 << 20
+"""Numbers up to which the directions of one tensor are drawn for a whole step at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Members:
@@ -65,9 +68,16 @@ class Members:
         local = torch.as_tensor(self.index - self.span[0], device=drawn.device)
         return drawn if self.per == 1 else drawn[local]
 
+    @cached_property
+    def _scales(self) -> dict[tuple[Any, Any], Tensor]:
+        return {}
+
     def scales(self, like: Tensor) -> Tensor:
         """Return the radii ``(n,)`` as a tensor like another."""
-        return torch.as_tensor(self.scale, dtype=torch.float64).to(dtype=like.dtype, device=like.device)
+        kind = like.dtype, like.device
+        if kind not in self._scales:
+            self._scales[kind] = torch.as_tensor(self.scale, dtype=torch.float64).to(like.device, like.dtype)
+        return self._scales[kind]
 
     def part(self, start: int, stop: int) -> Members:
         """Return members ``start .. stop``."""
@@ -107,9 +117,24 @@ class Stream:
     """
 
     shelf = Shelf(0)
+    count = 0
 
     def __init__(self, like: Tensor) -> None:
         self.like = like
+
+    def span(self, start: int, stop: int, each: int) -> tuple[int, int]:
+        """Return which directions to draw for ``start .. stop``: all of the step where they are small and can be kept.
+
+        A draw of a few numbers costs as much as one of a few thousand.
+
+        Args:
+            start: first direction.
+            stop: the one behind the last.
+            each: numbers that a direction needs.
+        """
+        need = self.count * each
+        fits = need <= SMALL and need * self.like.element_size() <= self.shelf.room
+        return (0, self.count) if fits or (self, 0, self.count) in self.shelf.kept else (start, stop)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return directions ``start .. stop`` as ``(k, *shape)``."""
@@ -132,11 +157,13 @@ class Factors(Stream):
 
     def factors(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Return ``(k, a, r)`` and ``(k, r, b)``, whose products are directions ``start .. stop``."""
+        first, last = self.span(start, stop, (self.a + self.b) * self.law.rank)
 
         def draw() -> tuple[Tensor, Tensor]:
-            return self.law.factors(self.key, self.a, self.b, stop - start, self.like, start)
+            return self.law.factors(self.key, self.a, self.b, last - first, self.like, first)
 
-        return self.shelf.get((self, start, stop), draw)
+        left, right = self.shelf.get((self, first, last), draw)
+        return left[start - first : stop - first], right[start - first : stop - first]
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return the products, ``(k, *shape)``."""
@@ -162,11 +189,13 @@ class Entries(Stream):
     def piece(self, i: int, start: int, count: int) -> Tensor:
         """Return ``count`` entries of direction ``i`` from ``start`` on, flat."""
         where = i * self.stride + self.first + start
-        return self.shelf.get((self, where, count), lambda: self._pieces(where, count))
+        return self.shelf.get((self, "piece", where, count), lambda: self._pieces(where, count))
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return ``(k, *shape)``."""
-        return self.shelf.get((self, start, stop, "rows"), lambda: self._rows(start, stop))
+        first, last = self.span(start, stop, self.like.numel())
+        drawn: Tensor = self.shelf.get((self, first, last), lambda: self._rows(first, last))
+        return drawn[start - first : stop - first]
 
     def _rows(self, start: int, stop: int) -> Tensor:
         m, k = self.like.numel(), stop - start
@@ -211,7 +240,7 @@ class Draws:
         make = _in_blocks if isinstance(directions.like, Mapping) else _flat
         self.streams, shelf = make(directions, tensors), Shelf(room)
         for stream in self.streams.values():
-            stream.shelf = shelf
+            stream.shelf, stream.count = shelf, directions.count
 
 
 def _in_blocks(directions: Directions, tensors: Mapping[str, Tensor]) -> dict[str, Stream]:

@@ -74,9 +74,9 @@ def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
     if rows.shape[1] <= FEW:
         _few(rows, sums, v, bias if direct else None)
         return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
-    t = torch.bmm(rows, v.right.transpose(1, 2))  # (g, R, r)
+    t = torch.bmm(v.right, rows.transpose(1, 2)).transpose(1, 2)  # (g, R, r), in the quicker order
     left, per = v.left, v.members.n // g
-    t.view(g, per, -1, t.shape[2]).mul_(v.columns(t).view(g, per, 1, -1))
+    t = t.unflatten(1, (per, -1)).mul_(v.columns(t).view(g, per, 1, -1)).flatten(1, 2)
     if direct:
         scale = v.members.scales(t).view(g, per, 1, 1)
         column = scale.expand(g, per, rows.shape[1] // per, 1).reshape(g, -1, 1)
@@ -87,15 +87,19 @@ def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
 
 def _few(rows: Tensor, sums: Tensor, v: Factored, bias: Any) -> None:
     """Add a rank-r product for one or two rows a group, entry by entry."""
-    scale = v.columns(rows).view(len(v.left), -1, v.left.shape[2])  # (g, per, k)
-    if scale.shape[1] != rows.shape[1]:
-        scale = scale.repeat_interleave(rows.shape[1] // scale.shape[1], 1)
+    scale = _spread(v.columns(rows), rows)  # (g, R, k)
     for k in range(v.right.shape[1]):
-        t = (rows * v.right[:, k : k + 1]).sum(-1, keepdim=True)
-        sums.addcmul_(t.mul_(scale[:, :, k : k + 1]), v.left[:, :, k].unsqueeze(1))
+        t = torch.linalg.vecdot(rows, v.right[:, k : k + 1]).mul_(scale[:, :, k])
+        sums.addcmul_(t.unsqueeze(2), v.left[:, :, k].unsqueeze(1))
     if isinstance(bias, Weight):
-        shift = bias.values.shift().view(len(sums), -1, sums.shape[-1])
-        sums += shift if shift.shape[1] == sums.shape[1] else shift.repeat_interleave(sums.shape[1] // shift.shape[1], 1)
+        radius = _spread(bias.members.scales(rows).unsqueeze(1), rows)
+        sums.addcmul_(radius, bias.values.drawn.unsqueeze(1))
+
+
+def _spread(scale: Tensor, rows: Tensor) -> Tensor:
+    """Return what scales members, ``(n, k)``, as what scales the rows of groups, ``(g, R, k)``."""
+    scale = scale.view(len(rows), -1, scale.shape[1])
+    return scale if scale.shape[1] == rows.shape[1] else scale.repeat_interleave(rows.shape[1] // scale.shape[1], 1)
 
 
 def _factored_once(x: Tensor, v: Factored, bias: Any) -> Tensor:
@@ -353,7 +357,9 @@ def _attention(  # noqa: PLR0913, PLR0917 - torch's own signature
         heads.append(y.view(*y.shape[:2], num_heads, -1).transpose(1, 2))  # (n R, h, T, E / h)
     if need_weights:
         return _weighed(heads, mask, out_proj_weight, out_proj_bias, average_attn_weights)
-    return _projected(F.scaled_dot_product_attention(*heads, attn_mask=_additive(mask, heads[0])), out_proj_weight, out_proj_bias), None
+    return _projected(
+        F.scaled_dot_product_attention(*heads, attn_mask=_additive(mask, heads[0])), out_proj_weight, out_proj_bias
+    ), None
 
 
 def _thirds(w: Any) -> Any:
