@@ -351,7 +351,7 @@ def fill_signs(out: Array, key: Key, start: int = 0, scale: float = 1.0) -> Arra
     table = _sign_table(target.dtype, scale)
     if is_torch(out):
         target = target.detach()
-        direct = target.is_contiguous() and target.device.type == "cpu"
+        direct = target.is_contiguous() and target.device.type == "cpu" and target.numel() > 1  # one: of any stride
         host = target if direct else namespace(out).empty(target.shape, dtype=target.dtype)
         _take_signs(host.reshape(-1).view(namespace(out).uint8).numpy(), key, start, table)
     else:

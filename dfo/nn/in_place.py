@@ -137,7 +137,7 @@ class InPlace:
     def _share(self, backup: Backup, keep: int | None, memory: int) -> None:
         """Give every piece its buffers: scratch, room for drawn numbers, whether it is copied."""
         scratch: dict[tuple[Any, Any], Scratch] = {}
-        largest = max(len(p.part) for p in self._pieces)
+        largest = max(p.n for p in self._pieces)
         room = memory if keep is None else keep
         for piece in self._pieces:
             part, block = piece.part, piece.block
@@ -230,7 +230,7 @@ class InPlace:
 
     def _center(self, piece: Piece) -> Tensor:
         """Return the center of a piece: its shadow, or the third buffer."""
-        buffers = piece.block.scratch.views(len(piece.part))
+        buffers = piece.block.scratch.views(piece.n)
         if not piece.scale:
             return buffers.center.copy_(piece.part)
         if piece.shadow is not None:
@@ -260,7 +260,7 @@ class InPlace:
             piece.shadow = None
 
     def _move(self, piece: Piece, i: int, scale: float) -> None:
-        buffers = piece.block.scratch.views(len(piece.part))
+        buffers = piece.block.scratch.views(piece.n)
         if piece.copies and not piece.scale:
             if piece.shadow is None:
                 piece.shadow = torch.empty_like(piece.part)

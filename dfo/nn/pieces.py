@@ -65,10 +65,11 @@ class Piece:
         at: place of the first in the tensor.
     """
 
-    __slots__ = ("at", "block", "copies", "done", "kept", "kept_of", "lost", "part", "scale", "shadow")
+    __slots__ = ("at", "block", "copies", "done", "kept", "kept_of", "lost", "n", "part", "scale", "shadow", "stop")
 
     def __init__(self, block: Block, part: Tensor, at: int) -> None:
         self.block, self.part, self.at = block, part, at
+        self.n, self.stop = len(part), at + len(part)
         self.scale = 0.0  # where it is: part == center + scale u
         self.done = False  # whether the pending update has been through
         self.copies = False  # whether the shadow is a promise and not an emergency
@@ -96,12 +97,13 @@ class Block:
 
     def __init__(self, flat: Tensor, key: Key, law: Any, count: int) -> None:
         self.flat, self.key, self.law, self.count = flat, key, law, count
+        self.size = len(flat)
         self.scratch: Scratch
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the stretches of the tensor."""
         step = self.unit * max(1, CHUNK // self.unit)
-        for at in range(0, len(self.flat), step):
+        for at in range(0, self.size, step):
             yield Piece(self, self.flat[at : at + step], at)
 
     def scaled(self, piece: Piece, i: int, scale: float) -> Tensor:
@@ -134,14 +136,14 @@ class _Entries(Block):
     worth = True
 
     def draw(self, piece: Piece, i: int, out: Tensor) -> None:
-        start = i * len(self.flat) + piece.at
+        start = i * self.size + piece.at
         if isinstance(self.law, Gaussian):
             fill_normal(out, self.key, start)  # type: ignore[arg-type]
         else:
             out.copy_(self.law.piece(self.key, start, len(out), out))
 
     def scaled(self, piece: Piece, i: int, scale: float) -> Tensor:
-        views = self.scratch.views(len(piece.part))
+        views = self.scratch.views(piece.n)
         drawn = views.drawn
         if piece.kept is not None:
             if piece.kept_of != i:
@@ -160,8 +162,8 @@ class _Signs(Block):
     """Signs, which are looked up already scaled."""
 
     def scaled(self, piece: Piece, i: int, scale: float) -> Tensor:
-        out = self.scratch.views(len(piece.part)).delta
-        fill_signs(out, self.key, i * len(self.flat) + piece.at, scale)  # type: ignore[arg-type]
+        out = self.scratch.views(piece.n).delta
+        fill_signs(out, self.key, i * self.size + piece.at, scale)  # type: ignore[arg-type]
         return out
 
 
@@ -169,7 +171,7 @@ class _Cut(Block):
     """Laws whose directions exist already, such as places in a table."""
 
     def scaled(self, piece: Piece, i: int, scale: float) -> Tensor:
-        n = len(piece.part)
+        n = piece.n
         row = self.law.views(self.key, self.count, self.flat)[i]
         return torch.mul(row[piece.at : piece.at + n], scale, out=self.scratch.views(n).delta)
 
@@ -201,16 +203,18 @@ class _Rows(Block):
             super().shift(piece, i, scale, center)
             return
         left, right = self._factors(i, scale)
-        first, out = piece.at // self.unit, piece.part.view(-1, self.unit)
-        rows, total = left[first : first + len(out)], center.view(-1, self.unit)
-        for j in range(len(right)):
-            total = torch.addcmul(total, rows[:, j : j + 1], right[j : j + 1], out=out)
+        rows = left[piece.at // self.unit : piece.stop // self.unit]
+        total, out = center.view(-1, self.unit), piece.part.view(-1, self.unit)
+        if self.law.rank == 1:
+            torch.addcmul(total, rows, right, out=out)
+            return
+        for column, row in zip(rows.split(1, 1), right, strict=True):
+            total = torch.addcmul(total, column, row, out=out)
 
     def _product(self, piece: Piece, left: Tensor, right: Tensor) -> Tensor:
-        out = self.scratch.views(len(piece.part)).delta
-        first = piece.at // self.unit
-        rows = left[first : first + len(out) // self.unit]
-        (torch.mul if len(right) == 1 else torch.mm)(rows, right, out=out.view(-1, self.unit))
+        out = self.scratch.views(piece.n).delta
+        rows = left[piece.at // self.unit : piece.stop // self.unit]
+        (torch.mul if right.shape[0] == 1 else torch.mm)(rows, right, out=out.view(-1, self.unit))
         return out
 
     def forget(self) -> None:
