@@ -15,8 +15,7 @@ changes nothing; else they go one by one, and :attr:`Engine.reason` says why.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
@@ -34,7 +33,7 @@ from dfo.nn.members import Draws, Entries, Factors, Members, Stream
 from dfo.nn.tensors import Choice, keep_buffers, places, trainable
 from dfo.nn.weights import Explicit, Factored, Lag, Streamed, Values
 
-__all__ = ["Engine", "Evaluate", "Loss", "examples"]
+__all__ = ["Engine", "Evaluate", "Loss", "examples", "split"]
 
 _HANDLERS = (entrywise, products)  # imported for what they register
 
@@ -65,7 +64,12 @@ class Engine:
     """
 
     def __init__(
-        self, module: nn.Module, loss: Loss, params: Choice = None, evaluate: Evaluate = "auto", chunk: int | None = None
+        self,
+        module: nn.Module,
+        loss: Loss,
+        params: Choice = None,
+        evaluate: Evaluate = "auto",
+        chunk: int | None = None,
     ) -> None:
         if evaluate not in ("auto", "together", "one by one"):
             raise InvalidArgument(f'evaluate: expected "auto", "together" or "one by one", got {evaluate!r}.')
@@ -196,19 +200,21 @@ class Engine:
             self.reason = "the batch holds no tensors"
             return
         far = 0.05 * _typical(base)
-        pair = replace(members, index=np.array([members.span[0], members.span[1] - 1]), scale=np.array([far, -0.7 * far]))
+        pair = replace(
+            members, index=np.array([members.span[0], members.span[1] - 1]), scale=np.array([far, -0.7 * far])
+        )
         try:
             both = self._pass(batch, pair, values(pair), base)
         except Exception as error:  # whatever the module does with more rows than it knows
             self.reason = _why(error)
             return
-        single = torch.cat([
-            self._pass(batch, part, values(part), base) for part in (pair.part(0, 1), pair.part(1, 2))
-        ])
+        single = torch.cat([self._pass(batch, part, values(part), base) for part in (pair.part(0, 1), pair.part(1, 2))])
         apart, error = (single[0] - single[1]).norm(), (both - single).norm()
         rounding = 20 * torch.finfo(next(iter(base.values())).dtype).eps * single.norm()
         if not bool(error <= 0.25 * apart + rounding):
-            self.reason = f"riding together changed the losses by {float(error):.2g}, which differ by {float(apart):.2g}"
+            self.reason = (
+                f"riding together changed the losses by {float(error):.2g}, which differ by {float(apart):.2g}"
+            )
             return
         self.together, self.reason = True, f"checked on {pair.rows} examples"
 
@@ -238,7 +244,9 @@ def _padded(members: Members, size: int) -> Iterator[Members]:
         if part.n < size:
             short_by = size - part.n
             fill = np.repeat(part.index[-1:], short_by), np.repeat(part.scale[-1:], short_by)
-            part = replace(part, index=np.concatenate([part.index, fill[0]]), scale=np.concatenate([part.scale, fill[1]]))
+            part = replace(
+                part, index=np.concatenate([part.index, fill[0]]), scale=np.concatenate([part.scale, fill[1]])
+            )
         yield part
 
 
@@ -297,7 +305,9 @@ def _tiled(batch: Any, members: Members) -> Any:
 
 def _dealt(batch: Any, members: Members) -> Any:
     """Return the batch of all members, each of which sees the examples of its direction."""
-    own = np.concatenate([np.arange(members.rows) + j * members.rows for j in members.index])
+    own = (members.index[:, None] * members.rows + np.arange(members.rows)).reshape(-1)
+    if len(own) == examples(batch) and (own == np.arange(len(own))).all():
+        return batch
     return _mapped(batch, examples(batch), lambda rows: rows[torch.as_tensor(own, device=rows.device)])
 
 
@@ -315,3 +325,20 @@ def _mapped(batch: Any, count: int | None, function: Callable[[Tensor], Tensor])
     if is_dataclass(batch) and not isinstance(batch, type):
         return replace(batch, **{f.name: _mapped(getattr(batch, f.name), count, function) for f in fields(batch)})
     return batch
+
+
+def split(batch: Any, parts: int) -> list[Any]:
+    """Return a batch cut into stretches of its examples.
+
+    Raises:
+        InvalidArgument: the examples cannot be cut into so many equal parts.
+    """
+    count = examples(batch)
+    if parts == 1:
+        return [batch]
+    if parts < 1 or count is None or count % parts:
+        raise InvalidArgument(
+            f"parts: expected a number that divides the {count} examples of the batch, got {parts!r}."
+        )
+    size = count // parts
+    return [_mapped(batch, count, lambda rows, at=at: rows[at : at + size]) for at in range(0, count, size)]  # type: ignore[misc]

@@ -125,8 +125,7 @@ def _normed(function: Callable[[Tensor], Tensor], x: Tensor, w: Any, b: Any, cha
     shared = once(x)
     y = function(plain(x) if shared is None else shared)
     rows = y.unsqueeze(0) if shared is not None else y.view(members.n, -1, *y.shape[1:])
-    done = affine(rows, w, b, members, channel)
-    return done
+    return affine(rows, w, b, members, channel)
 
 
 @handles("layer_norm")

@@ -1,9 +1,9 @@
 """Training by forward passes alone, as torch optimizers: :class:`ZOSGD` and :class:`ES`.
 
 Both move the module's own weights by ``lr sum_j w_j u_j``, where ``u_j`` are the directions of the step, drawn from a
-key whenever they are needed, and ``w`` has length 1: the learning rate is the root mean square of a step per
-weight, whatever the loss, the number of directions, or the rule that made the weights. They differ in the weights:
-:class:`ZOSGD` takes the differences of the losses, :class:`ES` ranks all members.
+key whenever they are needed, and the weights have length 1: the learning rate is the root mean square of a step per
+weight, whatever the size of the loss, the number of directions, or the rule that made the weights. They differ in the
+weights: :class:`ZOSGD` takes differences of losses, :class:`ES` the ranks of all members.
 
 References: Malladi et al. 2023, arXiv:2305.17333 (MeZO); Salimans et al. 2017, arXiv:1703.03864 (evolution strategies);
 Sarkar et al. 2025, arXiv:2511.16652 (low-rank directions); Zhao et al. 2025, arXiv:2506.09034 (differences divided by
@@ -13,146 +13,155 @@ their deviation).
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dfo.arrays import Floats
 from dfo.components.shaping import SHAPINGS, Shaping, shaped
-from dfo.directions import Directions, Distribution, LowRank, distribution
-from dfo.errors import InvalidArgument, InvalidType
+from dfo.directions import Distribution
+from dfo.errors import InvalidArgument
 from dfo.feedback import Values
-from dfo.nn.engine import Engine, Evaluate, Loss, examples
-from dfo.nn.members import Draws
+from dfo.nn.engine import Evaluate
+from dfo.nn.front import Front, Options, Rule
 from dfo.nn.tensors import Choice
-from dfo.nn.update import Term, move
-from dfo.random import Key
 
-__all__ = ["ES", "ZOSGD", "Front"]
-
-Rule = Literal["sgd", "momentum"]
-
-FORGOTTEN = 0.05
-"""Share below which what momentum remembers of a past step is dropped."""
-
-
-class Front(torch.optim.Optimizer):
-    """What the optimizers of networks share: directions, losses of members, steps, the memory of a run."""
-
-    def __init__(
-        self, module: nn.Module, *, lr: float, radius: float | None, samples: int, directions: str | Distribution,
-        rule: Rule, beta: float, weight_decay: float, params: Choice, evaluate: Evaluate, chunk: int | None, seed: int,
-        share: bool,
-    ) -> None:  # fmt: skip
-        for name, value in (("lr", lr), ("radius", radius)):
-            if value is not None and not 0.0 < value < math.inf:
-                raise InvalidArgument(f"{name}: expected a positive finite number, got {value!r}.")
-        if samples < 1:
-            raise InvalidArgument(f"samples: expected at least one direction a step, got {samples!r}.")
-        if rule not in ("sgd", "momentum"):
-            raise InvalidArgument(f'rule: expected "sgd" or "momentum", got {rule!r}. Other rules: dfo.nn.TorchRule.')
-        self.engine = Engine(module, _no_loss, params, evaluate, chunk)
-        self.radius = default_radius(self.engine.tensors) if radius is None else radius
-        self.law = LowRank() if directions == "low-rank" else distribution(directions)
-        self.samples, self.rule, self.beta, self.share = samples, rule, beta, share
-        self.key, self.t, self.level = Key.of(seed), 0, 0.0
-        self.past: deque[tuple[int, Floats]] = deque(maxlen=_window(beta) if rule == "momentum" else 1)
-        parameters = dict(module.named_parameters())
-        super().__init__([parameters[name] for name in self.engine.tensors], {"lr": lr, "weight_decay": weight_decay})
-
-    # ------------------------------------------------------------------ a step
-
-    def step(self, loss: Any, batch: Any = None) -> float:  # type: ignore[override]
-        """Evaluate the members of this step, move the weights, and return the mean loss of the members.
-
-        Args:
-            loss: ``loss(module, batch)`` with losses ``(B,)`` or one number.
-            batch: what the loss takes.
-        """
-        self.engine.loss = loss
-        draws = self.draws(self.t)
-        index, scale = self.layout()
-        told = self.engine.losses(batch, draws, index, scale, share=self.share)
-        f = told.mean(1).numpy()
-        self.advance(self.weights(f), draws)
-        return float(np.nanmean(f))
-
-    def draws(self, t: int) -> Draws:
-        """Return the directions of step ``t``."""
-        directions = Directions(self.law, self.key.child(t), self.samples, self.engine.tensors)  # type: ignore[arg-type]
-        return Draws(directions, self.engine.tensors)
-
-    def layout(self) -> tuple[Any, Floats]:
-        """Return direction and signed radius of the members: the two ends of every direction."""
-        each = np.arange(2 * self.samples)
-        return each // 2, self.radius * (1.0 - 2.0 * (each % 2))
-
-    def weights(self, f: Floats) -> Floats:
-        """Return the weights ``(q,)`` of the directions, of length 1, or zeros where nothing was learned."""
-        raise NotImplementedError
-
-    def advance(self, w: Floats, draws: Draws | None = None) -> None:
-        """Move the weights by ``lr sum_j w_j u_j``, and remember."""
-        self.past.append((self.t, w))
-        lr = [float(group["lr"]) for group in self.param_groups]
-        terms = []
-        for t, old in self.past:
-            share = self.beta ** (self.t - t) * (math.sqrt(1.0 - self.beta**2) if self.rule == "momentum" else 1.0)
-            if old.any():
-                there = draws if t == self.t and draws is not None else self.draws(t)
-                terms.append(Term(there, lr[0] * share * old, self.spans()))
-        decay = float(self.param_groups[0]["weight_decay"]) * lr[0]
-        shrink = {name: 1.0 - decay for name in self.engine.tensors} if decay else None
-        move(self.engine.tensors, terms, self.key.child(self.t, "rounding"), shrink)
-        self.t += 1
-
-    def spans(self) -> list[tuple[int, int]]:
-        """Return the stretches of directions that passes draw together."""
-        return [(0, self.samples)]
+__all__ = ["ES", "ZOSGD"]
 
 
 class ZOSGD(Front):
-    """Descent along random directions, weighted by the differences of the loss at their two ends."""
+    """Descent along random directions, each weighted by the difference of the losses at its two ends.
+
+    The differences are divided by their running root mean square, which takes the size of the loss out of the step
+    size and costs one number of memory.
+
+    Args:
+        module: any module; its parameters that ask for gradients move, in place.
+        lr: root mean square of a step per weight.
+        radius: smoothing, the length of a direction per weight; 1e-3 by default (1e-5 in double precision).
+        samples: directions a step, q; 2 q forward passes, which ride together.
+        memory: share of the past in the running mean square of the differences; 0 divides by that of the step alone.
+        directions: as the arguments that follow, see :class:`dfo.nn.front.Options`.
+        rule: see there.
+        beta: see there.
+        weight_decay: see there.
+        params: see there.
+        groups: see there.
+        evaluate: see there.
+        chunk: see there.
+        fold: see there.
+        room: see there.
+        seed: see there.
+
+    Raises:
+        InvalidArgument: a number out of its range, or nothing to move.
+
+    Example:
+        >>> import torch, dfo.nn
+        >>> draw = torch.Generator().manual_seed(0)
+        >>> net = torch.nn.Linear(5, 1)
+        >>> x = torch.randn(64, 5, generator=draw)
+        >>> square = lambda module, batch: (module(batch[0]) - batch[1]).square().mean(1)
+        >>> opt = dfo.nn.ZOSGD(net, lr=0.03, samples=4)
+        >>> losses = [opt.step(square, (x, x.sum(1, keepdim=True))) for _ in range(200)]
+        >>> losses[-1] < 0.05 * losses[0]
+        True
+    """
 
     def __init__(
         self, module: nn.Module, lr: float = 1e-3, *, radius: float | None = None, samples: int = 2,
-        directions: str | Distribution = "low-rank", rule: Rule = "sgd", beta: float = 0.9, memory: float = 0.9,
-        weight_decay: float = 0.0, params: Choice = None, evaluate: Evaluate = "auto", chunk: int | None = None,
-        seed: int = 0, share: bool = True,
+        memory: float = 0.9,
+        directions: str | Distribution = "low-rank", rule: Rule = "sgd", beta: float = 0.9, weight_decay: float = 0.0,
+        params: Choice = None, groups: Sequence[Mapping[str, Any]] = (), evaluate: Evaluate = "auto",
+        chunk: int | None = None, fold: int | None = None, room: int = 1 << 26, seed: int = 0,
     ) -> None:  # fmt: skip
-        super().__init__(
-            module, lr=lr, radius=radius, samples=samples, directions=directions, rule=rule, beta=beta,
-            weight_decay=weight_decay, params=params, evaluate=evaluate, chunk=chunk, seed=seed, share=share,
+        if not 0.0 <= memory < 1.0:
+            raise InvalidArgument(f"memory: expected a number from 0 to below 1, got {memory!r}.")
+        self.memory, self.level, self.seen = memory, 0.0, 0
+        options = Options(
+            directions=directions, rule=rule, beta=beta, weight_decay=weight_decay, params=params, groups=groups,
+            evaluate=evaluate, chunk=chunk, fold=fold, room=room, seed=seed,
         )  # fmt: skip
-        self.memory = memory
+        super().__init__(module, lr, radius, samples, options)
 
     def weights(self, f: Floats) -> Floats:
-        """Return differences divided by their running root mean square."""
-        slopes = np.nan_to_num((f[0::2] - f[1::2]) / (2 * self.radius), nan=0.0, posinf=0.0, neginf=0.0)
-        self.level = self.memory * self.level + (1 - self.memory) * float(np.mean(slopes**2))
-        size = math.sqrt(self.level / (1 - self.memory ** (self.t + 1)))
-        return -slopes / (size * math.sqrt(self.samples)) if size > 0.0 else np.zeros(self.samples)
+        """Return ``-(f+ - f-)`` over its running root mean square, times ``q**-0.5``; failed pairs weigh nothing."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            slopes = (f[0::2] - f[1::2]) / (2.0 * self.radius)
+        slopes[~(np.abs(slopes) < 1e150)] = 0.0
+        if not slopes.any():
+            return np.zeros(self.samples)
+        self.seen += 1
+        self.level = self.memory * self.level + (1.0 - self.memory) * float(np.mean(slopes**2))
+        size = math.sqrt(self.level / (1.0 - self.memory**self.seen))
+        return -slopes / (size * math.sqrt(self.samples))
+
+    def _memory(self) -> dict[str, Any]:
+        return {"level": self.level, "seen": self.seen}
+
+    def _remember(self, memory: Mapping[str, Any]) -> None:
+        self.level, self.seen = float(memory["level"]), int(memory["seen"])
 
 
 class ES(Front):
-    """An evolution strategy: all members of a step are ranked."""
+    """An evolution strategy: the members of a step, in pairs, weighted by their ranks.
+
+    Args:
+        module: any module; its parameters that ask for gradients move, in place.
+        lr: root mean square of a step per weight.
+        population: members a step, an even number.
+        sigma: standard deviation of a member's weights.
+        shaping: utilities, see :func:`dfo.components.shaping.shaped`.
+        directions: as the arguments that follow, see :class:`dfo.nn.front.Options`.
+        rule: see there.
+        beta: see there.
+        weight_decay: see there.
+        params: see there.
+        groups: see there.
+        evaluate: see there.
+        chunk: see there.
+        fold: see there.
+        room: see there.
+        seed: see there.
+
+    Raises:
+        InvalidArgument: a number out of its range, or nothing to move.
+
+    Example:
+        >>> import torch, dfo.nn
+        >>> net = torch.nn.Linear(2, 2)
+        >>> x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+        >>> kind = (x[:, 0] > x[:, 1]).long()
+        >>> wrong = lambda module, batch: (module(batch[0]).argmax(1) != batch[1]).double()  # has no gradient
+        >>> opt = dfo.nn.ES(net, lr=0.05, population=32, sigma=0.1)
+        >>> errors = [opt.step(wrong, (x, kind)) for _ in range(100)]
+        >>> errors[-1] < 0.1
+        True
+    """
+
+    def __init__(
+        self, module: nn.Module, lr: float = 1e-3, *, population: int = 32, sigma: float = 1e-2,
+        shaping: Shaping = "centered", directions: str | Distribution = "low-rank", rule: Rule = "sgd",
+        beta: float = 0.9, weight_decay: float = 0.0,
+        params: Choice = None, groups: Sequence[Mapping[str, Any]] = (), evaluate: Evaluate = "auto",
+        chunk: int | None = None, fold: int | None = None, room: int = 1 << 26, seed: int = 0,
+    ) -> None:  # fmt: skip
+        if population < 2 or population % 2:
+            raise InvalidArgument(f"population: expected an even number of members, got {population!r}.")
+        if shaping not in SHAPINGS:
+            raise InvalidArgument(f"shaping: expected one of {', '.join(SHAPINGS)}, got {shaping!r}.")
+        self.shaping = shaping
+        options = Options(
+            directions=directions, rule=rule, beta=beta, weight_decay=weight_decay, params=params, groups=groups,
+            evaluate=evaluate, chunk=chunk, fold=fold, room=room, seed=seed,
+        )  # fmt: skip
+        super().__init__(module, lr, sigma, population // 2, options)
 
     def weights(self, f: Floats) -> Floats:
-        raise NotImplementedError
-
-
-def default_radius(tensors: Mapping[str, Tensor]) -> float:
-    """Return the default smoothing."""
-    return 1e-3
-
-
-def _window(beta: float) -> int:
-    return 1 + math.ceil(math.log(FORGOTTEN) / math.log(beta))
-
-
-def _no_loss(module: nn.Module, batch: Any) -> Tensor:
-    raise InvalidType("step: expected step(loss, batch).")
+        """Return the differences of the utilities at the two ends, scaled to length 1."""
+        u = shaped(self.shaping, Values(f))
+        w = u[0::2] - u[1::2]
+        length = float(np.linalg.norm(w))
+        return w / length if 0.0 < length < math.inf else np.zeros(self.samples)

@@ -143,7 +143,9 @@ def _call(func: Callable[..., Any], args: Args, kwargs: Words) -> Any:
     if name in _DESCRIPTORS:
         return _attribute(func, args)
     if name in _SHAPES or name in _ATTRIBUTES:
-        return _shape(name, args[0], args[1:], kwargs) if isinstance(args[0], Tiled) else _about(func, name, args, kwargs)
+        return (
+            _shape(name, args[0], args[1:], kwargs) if isinstance(args[0], Tiled) else _about(func, name, args, kwargs)
+        )
     lifted = _lifted(args, kwargs)
     if any(isinstance(x, Weight) for x in lifted):
         return _with_weights(func, name, args, kwargs, lifted)
@@ -155,7 +157,7 @@ def _attribute(func: Any, args: Args) -> Any:
     if isinstance(x, Tiled) and name == "shape":
         return _tiled_shape(x)
     if isinstance(x, Weight) and name in ("T", "mT"):
-        return HANDLERS["t"](x) if x.dim() == 2 else func(_plain(x), *args[1:])  # noqa: PLR2004
+        return HANDLERS["t"](x) if x.dim() == 2 else func(_plain(x), *args[1:])
     if name in ("data", "T", "mT", "grad") and isinstance(x, Tiled):
         return func(_plain(x), *args[1:])
     if name == "data":
@@ -210,9 +212,7 @@ def _with_weights(func: Any, name: str, args: Args, kwargs: Words, lifted: Seque
 
 
 def _each(function: Callable[[Any], Any], args: Sequence[Any]) -> list[Any]:
-    return [
-        type(a)(function(x) for x in a) if type(a) in (list, tuple) else function(a) for a in args
-    ]
+    return [type(a)(function(x) for x in a) if type(a) in (list, tuple) else function(a) for a in args]
 
 
 def _explicit(x: Any) -> Any:
@@ -273,11 +273,12 @@ def _filled(args: Sequence[Any], leaves: Any) -> list[Any]:
 _ROWWISE = frozenset({
     "linear", "embedding", "conv1d", "conv2d", "layer_norm", "rms_norm", "group_norm",
     "relu", "gelu", "silu", "tanh", "sigmoid", "softplus", "elu", "leaky_relu", "hardtanh", "relu_", "hardswish",
-    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "max_pool1d", "avg_pool1d", "adaptive_avg_pool1d", "boolean_dispatch",
-    "add", "sub", "mul", "div", "pow", "rsub", "neg", "exp", "log", "sqrt", "rsqrt", "cos", "sin", "abs", "square", "clamp",
-    "eq", "ne", "lt", "gt", "le", "ge", "truediv", "radd", "rmul", "multiply", "true_divide",
-    "float", "double", "half", "bfloat16", "to", "type", "contiguous", "clone", "long", "bool", "int", "type_as", "logical_not",
-    "scaled_dot_product_attention", "matmul", "invert",
+    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "max_pool1d", "avg_pool1d", "adaptive_avg_pool1d",
+    "boolean_dispatch",
+    "add", "sub", "mul", "div", "pow", "rsub", "neg", "exp", "log", "sqrt", "rsqrt", "cos", "sin", "abs", "square",
+    "clamp", "eq", "ne", "lt", "gt", "le", "ge", "truediv", "radd", "rmul", "multiply", "true_divide",
+    "float", "double", "half", "bfloat16", "to", "type", "contiguous", "clone", "long", "bool", "int",
+    "type_as", "logical_not", "scaled_dot_product_attention", "matmul", "invert",
 })  # fmt: skip
 """Functions that treat every row alone whatever their arguments, as long as no argument mixes rows."""
 

@@ -78,7 +78,9 @@ def _check(name: str, p: Tensor) -> None:
     if not p.is_floating_point():
         raise InvalidArgument(f"parameter {name!r} holds {p.dtype}: integers are not moved. Leave it out by params=.")
     if p.layout != torch.strided or p.itemsize < 2:
-        raise InvalidArgument(f"parameter {name!r}: expected a dense tensor of 16 bits or more, got {p.layout} {p.dtype}.")
+        raise InvalidArgument(
+            f"parameter {name!r}: expected a dense tensor of 16 bits or more, got {p.layout} {p.dtype}."
+        )
     if not p.is_contiguous():
         raise InvalidArgument(f"parameter {name!r} is not contiguous. Assign {name}.data = {name}.data.contiguous().")
 

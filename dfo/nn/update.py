@@ -15,7 +15,7 @@ from dfo.nn.products import STRETCH
 from dfo.nn.rounding import add_, add_product_
 from dfo.random import Key
 
-__all__ = ["Term", "move"]
+__all__ = ["Term", "factors_of", "move"]
 
 Span = tuple[int, int]
 
@@ -46,7 +46,9 @@ class Term:
                 yield stream, (start, stop), w
 
 
-def move(tensors: Mapping[str, Tensor], terms: Sequence[Term], key: Key, shrink: Mapping[str, float] | None = None) -> None:
+def move(
+    tensors: Mapping[str, Tensor], terms: Sequence[Term], key: Key, shrink: Mapping[str, float] | None = None
+) -> None:
     """Add ``sum_j w_j u_j`` of the terms to the tensors in place; in low precision by stochastic rounding.
 
     A tensor for which nothing is to be added keeps every bit.
@@ -70,7 +72,7 @@ def move(tensors: Mapping[str, Tensor], terms: Sequence[Term], key: Key, shrink:
 
 
 def _scale(target: Tensor, factor: float, key: Key) -> None:
-    if target.itemsize > 2:  # noqa: PLR2004 - bytes
+    if target.itemsize > 2:
         target.mul_(factor)
         return
     flat = target.view(-1)
@@ -78,16 +80,24 @@ def _scale(target: Tensor, factor: float, key: Key) -> None:
 
 
 def _products(target: Tensor, parts: Sequence[Any], key: Key) -> None:
+    tall, flat = factors_of(parts, torch.float64 if target.dtype == torch.float64 else torch.float32)
+    add_product_(target, tall, flat, key)
+
+
+def factors_of(parts: Sequence[Any], wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return factors ``(a, k)`` and ``(k, b)`` of a sum of directions.
+
+    Args:
+        parts: of :meth:`Term.parts`, of a tensor whose directions are products.
+        wide: precision of the factors.
+    """
     lefts, rights = [], []
     for stream, (start, stop), w in parts:
         left, right = stream.factors(start, stop)  # (k, a, r), (k, r, b)
-        wide = torch.float64 if target.dtype == torch.float64 else torch.float32
         scaled = left.to(wide) * torch.as_tensor(w, dtype=wide, device=left.device).view(-1, 1, 1)
         lefts.append(scaled.permute(1, 0, 2).reshape(left.shape[1], -1))
         rights.append(right.to(wide).reshape(-1, right.shape[2]))
-    tall = lefts[0] if len(lefts) == 1 else torch.cat(lefts, 1)
-    flat = rights[0] if len(rights) == 1 else torch.cat(rights)
-    add_product_(target, tall, flat, key)
+    return (lefts[0], rights[0]) if len(lefts) == 1 else (torch.cat(lefts, 1), torch.cat(rights))
 
 
 def _entries(target: Tensor, parts: Sequence[Any], key: Key) -> None:
