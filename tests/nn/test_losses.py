@@ -6,13 +6,20 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from zoo import ZOO
 
+from dfo.directions import Directions
+from dfo.distributions import Gaussian, LowRank
 from dfo.errors import InvalidArgument, InvalidType
+from dfo.nn.engine import Engine
 from dfo.nn.losses import causal_loss, cross_entropy, per_example, sequence_loss
+from dfo.nn.members import Draws
+from dfo.random import Key
 
 LINUX = Path("/proc/self/clear_refs").exists()
 
@@ -141,8 +148,6 @@ def test_causal_models_are_asked_through_their_body_and_head():
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_hugging_face_models_report_the_same_loss(kind):
     pytest.importorskip("transformers")
-    from zoo import ZOO
-
     model, (tokens,), _ = ZOO[f"hf-{kind}"]()
     with torch.no_grad():
         wanted = [model(input_ids=row[None], labels=row[None]).loss for row in tokens]
@@ -181,3 +186,24 @@ def test_logits_of_a_large_vocabulary_never_exist_together():
     peaks = json.loads(done.stdout)  # MiB beyond inputs; the weight itself is 54
     assert peaks["full"] > 192.0  # the measure sees one float32 copy of the logits, at least
     assert peaks["chunked"] < 26.0
+
+
+@pytest.mark.parametrize("law", [LowRank(rank=1), Gaussian()], ids=["rank 1", "gaussian"])
+def test_members_ride_through_the_stretches_of_the_vocabulary(law):
+    module, (tokens,), _ = ZOO["gpt"]()
+    g = torch.Generator().manual_seed(2)
+    module.wte = nn.Embedding.from_pretrained(0.3 * torch.randn(201, 18, generator=g), freeze=False)  # four stretches
+
+    def chunked(model, batch):
+        return sequence_loss(model.hidden(batch), model.wte.weight, batch, chunk=1)
+
+    def whole(model, batch):
+        return usual(model.hidden(batch)[:, :-1], model.wte.weight, batch[:, 1:]).mean(1)
+
+    given = np.array([0, 0, 1, 1]), np.array([0.1, -0.1, 0.1, -0.1])
+    values = {}
+    for name, loss, evaluate in (("members", chunked, "together"), ("alone", whole, "one by one")):
+        engine = Engine(module, loss, evaluate=evaluate)
+        values[name] = engine.losses(tokens, Draws(Directions(law, Key(3), 2, engine.tensors), engine.tensors), *given)
+    assert values["members"].std(0).min() > 1e-3
+    torch.testing.assert_close(values["members"], values["alone"], rtol=1e-5, atol=1e-5)

@@ -50,11 +50,14 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(linear, 18, 3, dropout) for _ in range(2))
         self.ln_f = nn.LayerNorm(18)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def hidden(self, ids: Tensor) -> Tensor:
         x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1], device=ids.device))  # (B, T, E) + (T, E)
         for block in self.blocks:
             x = block(x)
-        return F.linear(self.ln_f(x), self.wte.weight)
+        return self.ln_f(x)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.linear(self.hidden(ids), self.wte.weight)
 
 
 class RMSNorm(nn.Module):
