@@ -137,7 +137,7 @@ def coordinate_gradient(  # noqa: PLR0913 (the choices of an estimator)
         >>> x = torch.ones(8, 3)
         >>> g = coordinate_gradient(net, lambda net, x: net(x).square().flatten(), x)
         >>> g["0.weight"].shape, g.ways["0.weight"]
-        (torch.Size([4, 3]), 'shifted')
+        (torch.Size([4, 3]), 'carried')
     """
     _validate(scheme, precision, radius, chunk)
     chosen = select(module, params)

@@ -136,7 +136,7 @@ def digits():
     from dfo_problems.digits import load_digits
 
     X, y, *_ = load_digits()
-    return torch.tensor(X[:64]).float(), torch.tensor(y[:64])
+    return torch.tensor(X[:32]).float(), torch.tensor(y[:32])
 
 
 def test_lenet_on_digits_runs_a_small_share_of_the_layers_again():
@@ -359,19 +359,19 @@ def test_grasp_keeps_the_asked_share_and_masks_have_its_density():
 def test_grasp_finds_the_layer_whose_weights_matter():
     """Scores are -w (H g): where the loss is a quadratic form of one tensor only, the other's scores are zero."""
     torch.manual_seed(7)
-    module = nn.ModuleDict({"a": nn.Linear(6, 6, bias=False), "b": nn.Linear(6, 6, bias=False)})
+    module = nn.ModuleDict({"a": nn.Linear(3, 3, bias=False), "b": nn.Linear(3, 3, bias=False)})
 
     def loss(m, x):
         return m["a"](x).square().sum(1) + 0 * m["b"](x).sum(1)
 
-    ratios = zo_grasp(module, loss, torch.eye(6), 0.5, samples=3000)
+    ratios = zo_grasp(module, loss, torch.eye(3), 0.5, samples=1000)
     w = module["a"].weight
-    # H = 2 I / 6 there: -w (H g) < 0 for all of them, so that they are kept before those of b, whose scores are zero
+    # H = 2 I / 3 there: -w (H g) < 0 for all of them, so that they are kept before those of b, whose scores are zero
     assert bool((w != 0).all())
-    assert ratios["a.weight"] > 0.8
+    assert ratios["a.weight"] > 0.7
     for wrong in ({"sparsity": 1.0}, {"sparsity": 0.5, "samples": 0}, {"sparsity": 0.5, "radius": 0.0}):
         with pytest.raises(InvalidArgument):
-            zo_grasp(module, loss, torch.eye(6), **wrong)
+            zo_grasp(module, loss, torch.eye(3), **wrong)
     for wrong in ({"nobody": 0.5}, {"a.weight": 1.5}):
         with pytest.raises(InvalidArgument):
             random_mask(wrong, module, Key(0))
