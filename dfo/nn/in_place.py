@@ -5,9 +5,9 @@ weights are moved to ``theta + s u_i``, a piece of a few hundred KiB at a time, 
 weight is allocated beside it. Subtracting ``s u_i`` again does not lead back: rounding loses bits, which
 accumulates to a drift of 12 % of bfloat16 weights in a thousand steps of the public codes. Two remedies:
 
-- **sparse**: while a piece is moved, the way back is tried at once; the few entries that would not return (a few per
-  cent of single-precision weights) are remembered with their places. Where they are many (half-precision types),
-  the piece is copied.
+- **sparse**: while a piece is moved, the way back is tried at once, and the entries that would not return are
+  remembered with their places: 7 % of weights of N(0, 0.02^2) at a radius of 1e-3, 1 % at 1e-4, in single and half
+  precision alike. A piece of which more is lost than a copy would hold (large radii) is copied.
 - **copy**: a second copy of the weights, from which they come back at the speed of memory.
 
 The directions are drawn anew in every sweep, or kept where memory allows; signs cost a bit, low-rank directions two
@@ -158,7 +158,7 @@ class InPlace:
         held = 0
         for p in self._pieces:
             held += p.shadow.nbytes if p.shadow is not None else 0 if p.lost is None else sum(x.nbytes for x in p.lost)
-        return held / sum(p.part.nbytes for p in self._pieces)
+        return float(held / sum(p.part.nbytes for p in self._pieces))
 
     # ------------------------------------------------------------------ moves
 

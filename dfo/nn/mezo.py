@@ -45,7 +45,7 @@ class Step(NamedTuple):
     """Learning rate of every group."""
 
 
-class MeZO(torch.optim.Optimizer):
+class MeZO(torch.optim.Optimizer):  # type: ignore[misc]
     """Zeroth-order SGD in place with two forward passes a step, as published.
 
     The weights move along ``z ~ N(0, I)``, drawn tensor by tensor in the order of ``named_parameters()`` in the
@@ -150,8 +150,8 @@ class MeZO(torch.optim.Optimizer):
 
     # ------------------------------------------------------------------ a step
 
-    @torch.no_grad()
-    def step(self, closure: Closure | Loss, *batch: Any) -> float:  # type: ignore[override]
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def step(self, closure: Closure | Loss, *batch: Any) -> float:
         """Take one step.
 
         Args:
@@ -189,7 +189,7 @@ class MeZO(torch.optim.Optimizer):
         self.log.append(step)
         self._steps += 1
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def replay(self, log: Iterable[Step]) -> None:
         """Do the updates of a log again, without forward passes.
 

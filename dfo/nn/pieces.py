@@ -52,7 +52,7 @@ class Scratch:
         """Return the first ``n`` entries of the buffers."""
         if n not in self.cuts:
             cut = [b[:n] for b in self.buffers]
-            self.cuts[n] = Views(*cut, bits_of(cut[2]), bits_of(cut[3]))
+            self.cuts[n] = Views(cut[0], cut[1], cut[2], cut[3], bits_of(cut[2]), bits_of(cut[3]))
         return self.cuts[n]
 
 
@@ -138,7 +138,7 @@ class _Entries(Block):
     def draw(self, piece: Piece, i: int, out: Tensor) -> None:
         start = i * self.size + piece.at
         if isinstance(self.law, Gaussian):
-            fill_normal(out, self.key, start)  # type: ignore[arg-type]
+            fill_normal(out, self.key, start)
         else:
             out.copy_(self.law.piece(self.key, start, len(out), out))
 
@@ -163,7 +163,7 @@ class _Signs(Block):
 
     def scaled(self, piece: Piece, i: int, scale: float) -> Tensor:
         out = self.scratch.views(piece.n).delta
-        fill_signs(out, self.key, i * self.size + piece.at, scale)  # type: ignore[arg-type]
+        fill_signs(out, self.key, i * self.size + piece.at, scale)
         return out
 
 
@@ -251,14 +251,14 @@ class Short(_Entries):
         if self.count == 1 or not weights.any():
             super().add(piece, weights, center)
             return
-        rows: Any = normal(self.key, (self.count, len(center)), center)  # type: ignore[arg-type]
+        rows: Any = normal(self.key, (self.count, len(center)), center)
         torch.add(center, torch.as_tensor(weights).to(center) @ rows, out=piece.part)
 
 
 def block_of(flat: Tensor, key: Key, law: Any, count: int) -> Block:
     """Return the directions of one tensor."""
     if isinstance(law, LowRank):
-        ((inner, a, b),) = law._parts(key, flat)  # type: ignore[arg-type]
+        ((inner, a, b),) = law._parts(key, flat)
         return Short(flat, inner, Gaussian(), count) if b == 1 else _Rows(flat, inner, law, count, (a, b))
     if hasattr(law, "views"):
         return _Cut(flat, key, law, count)

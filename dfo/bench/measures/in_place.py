@@ -37,7 +37,7 @@ def _gpt(width: int = 384, layers: int = 5, heads: int = 6, words: int = 3072, l
     import torch
     from torch import nn
 
-    class Layer(nn.Module):
+    class Layer(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.before, self.qkv = nn.LayerNorm(width), nn.Linear(width, 3 * width)
@@ -51,7 +51,7 @@ def _gpt(width: int = 384, layers: int = 5, heads: int = 6, words: int = 3072, l
             x = x + self.out(mixed.transpose(1, 2).reshape(b, t, width))
             return x + self.down(nn.functional.gelu(self.up(self.between(x))))
 
-    class GPT(nn.Module):
+    class GPT(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.token, self.place = nn.Embedding(words, width), nn.Embedding(length, width)
@@ -92,11 +92,11 @@ def _steps() -> dict[str, Callable[[], object]]:
             return float(torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()))
 
     def step_of(law: Any, options: dict[str, Any]) -> Callable[[], object]:
-        moved = InPlace(weights, Directions(law, Key(0), 1, weights), **options)  # type: ignore[arg-type]
+        moved = InPlace(weights, Directions(law, Key(0), 1, weights), **options)
         number = iter(range(10**9))
 
         def step() -> None:
-            moved.take(Directions(law, Key(0).child(next(number)), 1, weights))  # type: ignore[arg-type]
+            moved.take(Directions(law, Key(0).child(next(number)), 1, weights))
             with moved:
                 moved.to(0, 1e-3)
                 plus = loss()
