@@ -17,8 +17,10 @@ from dfo.nn.front import Front, Options
 from dfo.nn.fronts import ES, ZOSGD
 from dfo.nn.losses import causal_loss, cross_entropy, per_example, sequence_loss
 from dfo.nn.mezo import MeZO
+from dfo.nn.oracle import ModuleOracle, evaluate_population
 from dfo.nn.replay import ReplayLog
 from dfo.nn.snapshots import Snapshots
+from dfo.nn.tensors import trainable
 from dfo.nn.torch_rule import TorchRule
 
 __all__ = [
@@ -27,12 +29,15 @@ __all__ = [
     "Engine",
     "Front",
     "MeZO",
+    "ModuleOracle",
     "Options",
     "ReplayLog",
     "Snapshots",
     "TorchRule",
     "causal_loss",
     "cross_entropy",
+    "evaluate_population",
     "per_example",
     "sequence_loss",
+    "trainable",
 ]

@@ -180,7 +180,7 @@ def write_header(header: Mapping[str, Any]) -> bytes:
     Raises:
         InvalidType: the header is no plain JSON.
     """
-    from dfo import __version__
+    from dfo.version import __version__
 
     table = {"dfo": __version__, "rng": RNG_VERSION, **header}
     try:

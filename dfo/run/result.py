@@ -188,6 +188,6 @@ def _plain(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result's numbers depend on."""
-    from dfo import __version__
+    from dfo.version import __version__
 
     return {"dfo": __version__, "numpy": np.__version__, "rng": str(RNG_VERSION)}

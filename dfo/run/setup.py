@@ -94,6 +94,8 @@ def resolve(
     on_error: Any,
 ) -> Setup:  # fmt: skip
     """Judge every argument of :func:`minimize` and return what they mean together."""
+    if x0 is None and bounds is None:
+        x0 = getattr(fun, "x0", None)  # an oracle that knows where to start, such as the weights of a network
     space, start = validate.space_and_start(x0, bounds)
     key = Key.of(seed)
     validate.check_positive("tol", tol)
