@@ -21,6 +21,7 @@ EXPECTED = {
         "deceptive",
         "training",
         "unrolled",
+        "networks",
     ),
     *("bbob", "bbob-small", "bbob-noisy", "bbob-constrained", "bbob-mixint", "bbob-largescale"),
 }

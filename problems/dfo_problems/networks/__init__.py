@@ -13,8 +13,9 @@ name              network         weights     data (training, validation, test)
 ================  ==============  ==========  ==================================================================
 
 A value is the mean cross-entropy of a minibatch of 128 images, or of 16 pieces of text of 64 characters each; the
-point is the vector of all weights. ``measure`` is the cross-entropy of the validation part; the test is looked at by
-``task(name).measure(module, "test")``, and by no solver. An instance is a random start.
+point is the vector of all weights, a torch tensor, and the objective a :class:`dfo.nn.ModuleOracle`. ``measure`` is
+the cross-entropy of the validation part; the test is looked at by ``task(name).measure(module, "test")``, and by no
+solver. An instance is a random start.
 
 :mod:`~dfo_problems.networks.models` builds these networks and larger ones without data,
 :mod:`~dfo_problems.networks.data` holds the sources of the data and their licences.
@@ -22,25 +23,15 @@ point is the vector of all weights. ``measure`` is the cross-entropy of the vali
 
 from __future__ import annotations
 
-import copy
-import itertools
 from importlib import util
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dfo.arrays import Floats, to_numpy
 from dfo.errors import MissingPackage
-from dfo.oracles.minibatch import Minibatch
 from dfo.protocols import Problem
 from dfo.random import Key
 from dfo.spaces import Free
 from dfo_problems.pack import Cell, Pack
 
-if TYPE_CHECKING:
-    from torch import nn
-
-__all__ = ["NETWORKS", "Weights"]
+__all__ = ["NETWORKS"]
 
 _NAMES = {
     "digits": ("digits-mlp", "digits-lenet"),
@@ -50,66 +41,17 @@ _NAMES = {
 }
 
 
-class Weights(Minibatch):
-    """Flat vectors as the weights of one network: what a minibatch costs with them, and a part of the data.
-
-    Args:
-        name: of the task, such as ``"mnist-lenet"``.
-        key: of the weights at the start.
-
-    Raises:
-        MissingPackage: torch, or the package that carries the data, is not installed.
-    """
-
-    def __init__(self, name: str, key: Key) -> None:
-        if util.find_spec("torch") is None:
-            raise MissingPackage(f"networks-{name} needs torch. Install it: pip install 'dfo-optim[networks]'.")
-        from dfo.nn.engine import Engine
-        from dfo_problems.networks.tasks import task
-
-        self.task = task(name)
-        self.module = self.task.make(key)
-        self.engine = Engine(self.module, self.task.loss, evaluate="together")
-        self.tensors = self.engine.tensors
-        self.ends = [0, *itertools.accumulate(p.numel() for p in self.tensors.values())]
-        self.start_point = np.concatenate([p.numpy().ravel() for p in self.tensors.values()]).astype(float)
-        super().__init__(self.losses, len(self.task.parts["train"]), self.task.size)
-
-    def losses(self, X: Any, rows: Any) -> Floats:
-        """Return the ``(p,)`` mean losses of the weights ``X``, ``(p, d)``, on some rows of the training part."""
-        points = {
-            name: part.unflatten(1, p.shape) for (name, p), part in zip(self.tensors.items(), self._cut(X), strict=True)
-        }
-        losses: Floats = self.engine.losses_of(self.task.parts["train"].take(to_numpy(rows)), points).mean(1).numpy()
-        return losses
-
-    def loaded(self, x: Any) -> nn.Module:
-        """Return a copy of the network with the weights ``x``, ``(d,)``."""
-        module = copy.deepcopy(self.module)
-        own = dict(module.named_parameters())
-        for (name, p), part in zip(self.tensors.items(), self._cut(x[None]), strict=True):
-            own[name].data.copy_(part.view(p.shape))
-        return module
-
-    def exact(self, x: Any) -> float:
-        """Return the mean cross-entropy of the weights ``x``, ``(d,)``, on the validation part."""
-        return self.task.measure(self.loaded(x), "validation").loss
-
-    def _cut(self, X: Any) -> list[Any]:
-        """Return the columns of every tensor, of members ``(p, d)``."""
-        import torch
-
-        members = torch.as_tensor(X)
-        return [members[:, a:b] for a, b in itertools.pairwise(self.ends)]
-
-
 def _build(cell: Cell) -> Problem:
+    if util.find_spec("torch") is None:
+        raise MissingPackage(f"{cell.name} needs torch. Install it: pip install 'dfo-optim[networks]'.")
+    from dfo_problems.networks.weights import Weights
+
     fun = Weights(cell.function, Key(cell.instance or 0, ("networks", cell.function)))
     return Problem(
         name=cell.name,
-        space=Free(fun.ends[-1]),
+        space=Free(len(fun.x0)),
         fun=fun,
-        x0=fun.start_point,
+        x0=fun.x0,
         measure=fun.exact,
         noisy=True,
         group=NETWORKS.group(cell.function),
