@@ -6,12 +6,13 @@ Example:
     >>> x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
     >>> def loss(module, batch):  # one loss an example, so that the members of a step ride in one forward pass
     ...     return (module(batch) - batch.sum(1, keepdim=True)).square().mean(1)
-    >>> opt = dfo.nn.ZOSGD(net, lr=0.01, samples=8)
+    >>> opt = dfo.nn.ZOSGD(net, lr=0.01, samples=4)
     >>> losses = [opt.step(loss, x) for _ in range(300)]
     >>> losses[-1] < 0.3 * losses[0]
     True
 """
 
+from dfo.nn.distributed import distribute
 from dfo.nn.engine import Engine
 from dfo.nn.front import Front, Options
 from dfo.nn.fronts import ES, ZOSGD
@@ -36,6 +37,7 @@ __all__ = [
     "TorchRule",
     "causal_loss",
     "cross_entropy",
+    "distribute",
     "evaluate_population",
     "per_example",
     "sequence_loss",

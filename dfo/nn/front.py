@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,14 +26,14 @@ from dfo.nn.update import Term, factors_of, move
 from dfo.nn.weights import Lag
 from dfo.random import Key
 
+if TYPE_CHECKING:
+    from dfo.nn.distributed import Processes
+
 __all__ = ["Front", "Options", "Rule"]
 
 Rule: TypeAlias = "Literal['sgd', 'momentum'] | TorchRule"
 
 Closure = Callable[[], Any]
-
-INNER = 16
-"""Columns of an update that a low-precision tensor may lag behind; what it costs to carry them grows from there on."""
 
 FORGOTTEN = 0.05
 """Share below which what momentum remembers of a past step is dropped."""
@@ -55,8 +55,9 @@ class Options:
             belongs to the first whose expression matches, else to the main group, the last of ``param_groups``.
         evaluate: ``"auto"``, ``"together"``, ``"one by one"``; see :class:`dfo.nn.engine.Engine`.
         chunk: members of one pass.
-        fold: steps after which updates are added to weights of 16 bits; until then they ride in the factors. By default
-            as many as make 16 columns. Calls of the module outside, and its ``state_dict``, add them first.
+        lag: columns of updates that weights of 16 bits may lag behind: until there are so many, updates ride in the
+            factors, where rounding loses nothing and costs nothing. 0 adds every step at once. Calls of the module
+            outside, and its ``state_dict``, add what is missing first.
         room: bytes of drawn numbers that are kept from the passes for the update.
         seed: of the run.
         log: of the run, made by ``log_to`` or :meth:`ReplayLog.create`; None keeps one in memory.
@@ -70,7 +71,7 @@ class Options:
     groups: Sequence[Mapping[str, Any]] = ()
     evaluate: Evaluate = "auto"
     chunk: int | None = None
-    fold: int | None = None
+    lag: int = 16
     room: int = 1 << 26
     seed: int = 0
 
@@ -81,8 +82,8 @@ class Options:
             raise InvalidArgument(f"beta: expected a number between 0 and 1, got {self.beta!r}.")
         if not 0.0 <= self.weight_decay < math.inf:
             raise InvalidArgument(f"weight_decay: expected a number >= 0, got {self.weight_decay!r}.")
-        if self.fold is not None and self.fold < 1:
-            raise InvalidArgument(f"fold: expected at least one step, got {self.fold!r}.")
+        if self.lag < 0:
+            raise InvalidArgument(f"lag: expected a number of columns >= 0, got {self.lag!r}.")
 
 
 @dataclass(eq=False)
@@ -112,6 +113,7 @@ class Front(torch.optim.Optimizer):
         self.law = LowRank() if directions == "low-rank" else distribution(directions)
         self.key, self.t = Key.of(options.seed), 0
         self.log: ReplayLog | None = None
+        self.processes: Processes | None = None
         self._group_of, groups = _groups(module, self.engine.tensors, lr, options)
         super().__init__(groups, {"lr": lr, "weight_decay": options.weight_decay})
         self._past: deque[tuple[int, Floats]] = deque(maxlen=self._window)
@@ -119,8 +121,7 @@ class Front(torch.optim.Optimizer):
         self._torch = options.rule.bind(self.engine.tensors) if isinstance(options.rule, TorchRule) else None
         self._evaluating = self._flushed = False
         self._late = self._laggards()
-        self.fold = self._fold() if self._late else 1
-        if self.fold > 1:
+        if self._late:
             _flush_before_use(module, self)
 
     # ------------------------------------------------------------------ a step
@@ -140,15 +141,16 @@ class Front(torch.optim.Optimizer):
             InvalidArgument: the batch cannot be cut into so many parts.
             BadObjective: the loss is neither a number nor one number an example.
         """
-        draws = self._draws(self.t)
-        index, scale = self.layout()
+        q, share = self.plan(batch)
+        draws = self._draws(self.t, q)
+        index, scale = self.layout(q)
         self._evaluating = True
         try:
             if batch is ...:
-                f = self._closures(loss, index, scale)  # type: ignore[arg-type]
+                f = self._closures(loss, q, index, scale)  # type: ignore[arg-type]
             else:
                 self.engine.loss = loss  # type: ignore[assignment]
-                f = self.losses(batch, draws, index, scale, parts)
+                f = self.losses(batch, draws, index, scale, parts, share)
         finally:
             self._evaluating = False
         self._advance(
@@ -156,17 +158,24 @@ class Front(torch.optim.Optimizer):
         )
         return float(np.nanmean(f)) if np.isfinite(f).any() else math.nan
 
-    def losses(self, batch: Any, draws: Draws, index: Any, scale: Floats, parts: int = 1) -> Floats:
+    def plan(self, batch: Any) -> tuple[int, bool]:
+        """Return the number of directions of this step, and whether all of them see all examples."""
+        return self.samples, True
+
+    def losses(
+        self, batch: Any, draws: Draws, index: Any, scale: Floats, parts: int = 1, share: bool = True
+    ) -> Floats:
         """Return the mean losses ``(n,)`` of the members."""
         lag = self._lag()
-        told = [self.engine.losses(part, draws, index, scale, lag=lag) for part in split(batch, parts)]
-        return torch.cat(told, 1).mean(1).numpy()
+        told = [self.engine.losses(part, draws, index, scale, share=share, lag=lag) for part in split(batch, parts)]
+        self._told = torch.cat(told, 1)
+        return self._told.mean(1).numpy()
 
-    def _closures(self, closure: Closure, index: Any, scale: Floats) -> Floats:
+    def _closures(self, closure: Closure, q: int, index: Any, scale: Floats) -> Floats:
         if not callable(closure):
             raise InvalidType(f"step: expected a closure, or a loss and a batch, got {short(closure)}.")
         self._flush()
-        directions, f = self._directions(self.t), []
+        directions, f = self._directions(self.t, q), []
         with InPlace(self.engine.tensors, directions, memory=self.options.room) as moved:
             for i, s in zip(index, scale, strict=True):
                 moved.to(int(i), float(s))
@@ -174,9 +183,9 @@ class Front(torch.optim.Optimizer):
             moved.back()
         return np.asarray(f)
 
-    def layout(self) -> tuple[Any, Floats]:
+    def layout(self, q: int) -> tuple[Any, Floats]:
         """Return direction and signed radius of the members: the two ends of every direction."""
-        each = np.arange(2 * self.samples)
+        each = np.arange(2 * q)
         return each // 2, self.radius * (1.0 - 2.0 * (each % 2))
 
     def weights(self, f: Floats) -> Floats:
@@ -185,13 +194,13 @@ class Front(torch.optim.Optimizer):
 
     # ------------------------------------------------------------------ directions
 
-    def _directions(self, t: int) -> Directions:
-        return Directions(self.law, self.key.child(t), self.samples, self.engine.tensors)  # type: ignore[arg-type]
+    def _directions(self, t: int, q: int) -> Directions:
+        return Directions(self.law, self.key.child(t), q, self.engine.tensors)  # type: ignore[arg-type]
 
-    def _draws(self, t: int) -> Draws:
+    def _draws(self, t: int, q: int) -> Draws:
         """Return the directions of step ``t``; those of steps that lag behind are kept."""
         if t not in self._drawn:
-            self._drawn[t] = Draws(self._directions(t), self.engine.tensors, self.options.room)
+            self._drawn[t] = Draws(self._directions(t, q), self.engine.tensors, self.options.room)
         return self._drawn[t]
 
     @property
@@ -228,8 +237,12 @@ class Front(torch.optim.Optimizer):
                 now.add(then, share * rates * w)
                 self._pending.add(then, share * rates * w)
         self._move([name for name in self.engine.tensors if name not in self._late], now, t, record.rates)
-        if self.fold == 1 or (t + 1) % self.fold == 0:
+        if sum(w.shape[1] for w in self._pending.terms.values()) * self._rank >= self.options.lag:
             self._settle()
+
+    @property
+    def _rank(self) -> int:
+        return int(getattr(self.law, "rank", 1))
 
     def _move(self, names: Iterable[str], pending: Pending, t: int, rates: Sequence[float] | None = None) -> None:
         """Add pending updates to some of the tensors."""
@@ -243,7 +256,7 @@ class Front(torch.optim.Optimizer):
             move(tensors, terms, self.key.child(t, "rounding"), shrink)
 
     def _term(self, t: int, w: Floats) -> Term:
-        return Term(self._draws(t), w, [(0, self.samples)])
+        return Term(self._draws(t, len(w)), w, [(0, len(w))])
 
     def _rate_of(self, rates: Sequence[float]) -> dict[str, float]:
         return {name: rates[g] for name, g in self._group_of.items()}
@@ -263,18 +276,14 @@ class Front(torch.optim.Optimizer):
     def _laggards(self) -> list[str]:
         """Return the tensors of 16 bits whose updates are products of few columns."""
         decays = any(group["weight_decay"] for group in self.param_groups)
-        if decays or self.options.fold == 1 or self._torch is not None:
+        if decays or self._rank >= self.options.lag or self._torch is not None:
             return []
-        streams = self._draws(0).streams
+        streams = Draws(self._directions(0, 1), self.engine.tensors).streams
         return [
             name
             for name, t in self.engine.tensors.items()
             if t.itemsize == 2 and isinstance(streams.get(name), Factors)
         ]
-
-    def _fold(self) -> int:
-        columns = self.samples * int(getattr(self.law, "rank", 1))
-        return self.options.fold or max(1, INNER // columns)
 
     def _lag(self) -> dict[str, Lag] | None:
         if not self._late or not self._pending.terms:
@@ -303,7 +312,7 @@ class Front(torch.optim.Optimizer):
         rule = self.options.rule if isinstance(self.options.rule, str) else repr(self.options.rule)
         return {
             "method": type(self).__name__, "law": repr(self.law), "radius": self.radius, "samples": self.samples,
-            "rule": rule, "beta": self.options.beta, "fold": self.fold,
+            "rule": rule, "beta": self.options.beta, "lag": self.options.lag,
             "groups": [{k: v for k, v in group.items() if k == "weight_decay"} for group in self.param_groups],
             "group_of": list(self._group_of.values()),
         }  # fmt: skip

@@ -24,11 +24,17 @@ from dfo.components.shaping import SHAPINGS, Shaping, shaped
 from dfo.directions import Distribution
 from dfo.errors import InvalidArgument
 from dfo.feedback import Values
-from dfo.nn.engine import Evaluate
+from dfo.nn.engine import Evaluate, examples
 from dfo.nn.front import Front, Options, Rule
 from dfo.nn.tensors import Choice
 
 __all__ = ["ES", "ZOSGD"]
+
+PERIOD = 64
+"""Steps from one test of the signal-to-noise ratio to the next."""
+
+TESTED = 4
+"""Directions of such a test."""
 
 
 class ZOSGD(Front):
@@ -41,7 +47,10 @@ class ZOSGD(Front):
         module: any module; its parameters that ask for gradients move, in place.
         lr: root mean square of a step per weight.
         radius: smoothing, the length of a direction per weight; 1e-3 by default (1e-5 in double precision).
-        samples: directions a step, q; 2 q forward passes, which ride together.
+        samples: directions a step, q. By default as many as the examples of a batch are dealt to: every direction
+            sees examples of its own, as few as the signal-to-noise ratio of a difference allows (see :meth:`plan`), so
+            that a step costs two forward passes of the batch whatever q is. A number: all directions see all examples,
+            and a step costs 2 q passes.
         memory: share of the past in the running mean square of the differences; 0 divides by that of the step alone.
         directions: as the arguments that follow, see :class:`dfo.nn.front.Options`.
         rule: see there.
@@ -51,7 +60,7 @@ class ZOSGD(Front):
         groups: see there.
         evaluate: see there.
         chunk: see there.
-        fold: see there.
+        lag: see there.
         room: see there.
         seed: see there.
 
@@ -71,38 +80,69 @@ class ZOSGD(Front):
     """
 
     def __init__(
-        self, module: nn.Module, lr: float = 1e-3, *, radius: float | None = None, samples: int = 2,
+        self, module: nn.Module, lr: float = 1e-3, *, radius: float | None = None, samples: int | None = None,
         memory: float = 0.9,
         directions: str | Distribution = "low-rank", rule: Rule = "sgd", beta: float = 0.9, weight_decay: float = 0.0,
         params: Choice = None, groups: Sequence[Mapping[str, Any]] = (), evaluate: Evaluate = "auto",
-        chunk: int | None = None, fold: int | None = None, room: int = 1 << 26, seed: int = 0,
+        chunk: int | None = None, lag: int = 16, room: int = 1 << 26, seed: int = 0,
     ) -> None:  # fmt: skip
         if not 0.0 <= memory < 1.0:
             raise InvalidArgument(f"memory: expected a number from 0 to below 1, got {memory!r}.")
         self.memory, self.level, self.seen = memory, 0.0, 0
         options = Options(
             directions=directions, rule=rule, beta=beta, weight_decay=weight_decay, params=params, groups=groups,
-            evaluate=evaluate, chunk=chunk, fold=fold, room=room, seed=seed,
+            evaluate=evaluate, chunk=chunk, lag=lag, room=room, seed=seed,
         )  # fmt: skip
-        super().__init__(module, lr, radius, samples, options)
+        self.dealt = None if samples is not None else 1  # examples a direction sees
+        super().__init__(module, lr, radius, samples or TESTED, options)
+
+    def plan(self, batch: Any) -> tuple[int, bool]:
+        """Return the number of directions of this step, and whether all of them see all examples.
+
+        With ``N`` examples dealt to ``q`` directions, ``R = N / q`` each, the variance of the estimate is proportional
+        to ``(R m^2 + s^2) / N``: ``m^2`` is the mean square of a direction's difference, ``s^2`` its variance from one
+        example to the next. It is least at ``R = 1``, and within a fifth of that up to ``R = (m^2 + s^2) / (5 m^2)``,
+        where the directions are fewest. Every :data:`PERIOD` steps some directions see all examples, which measures
+        both.
+        """
+        count = None if batch is ... else examples(batch)
+        if self.dealt is None or count is None or count == 1:
+            return self.samples, True
+        if self.t % PERIOD == 0:
+            return min(TESTED, self.samples), True
+        sizes = [r for r in range(1, count + 1) if count % r == 0 and r <= self.dealt]
+        return count // sizes[-1], False
 
     def weights(self, f: Floats) -> Floats:
         """Return ``-(f+ - f-)`` over its running root mean square, times ``q**-0.5``; failed pairs weigh nothing."""
         with np.errstate(invalid="ignore", over="ignore"):
             slopes = (f[0::2] - f[1::2]) / (2.0 * self.radius)
         slopes[~(np.abs(slopes) < 1e150)] = 0.0
+        q = len(slopes)
         if not slopes.any():
-            return np.zeros(self.samples)
+            return np.zeros(q)
+        if self.dealt is not None and self.t % PERIOD == 0:
+            self._test()
         self.seen += 1
         self.level = self.memory * self.level + (1.0 - self.memory) * float(np.mean(slopes**2))
         size = math.sqrt(self.level / (1.0 - self.memory**self.seen))
-        return -slopes / (size * math.sqrt(self.samples))
+        return -slopes / (size * math.sqrt(q))
+
+    def _test(self) -> None:
+        """Measure how many examples a direction has to see before they tell more about it than another direction."""
+        differences = (self._told[0::2] - self._told[1::2]).numpy()  # (q, B)
+        count = differences.shape[1]
+        if count < 2:
+            return
+        noise = float(differences.var(axis=1, ddof=1).mean())
+        signal = max(float((differences.mean(axis=1) ** 2).mean()) - noise / count, 0.0)
+        self.dealt = max(1, int(min(count, (signal + noise) / (5.0 * signal) if signal > 0.0 else count)))
 
     def _memory(self) -> dict[str, Any]:
-        return {"level": self.level, "seen": self.seen}
+        return {"level": self.level, "seen": self.seen, "dealt": self.dealt}
 
     def _remember(self, memory: Mapping[str, Any]) -> None:
-        self.level, self.seen = float(memory["level"]), int(memory["seen"])
+        self.level, self.seen, self.dealt = float(memory["level"]), int(memory["seen"]), memory["dealt"]
 
 
 class ES(Front):
@@ -122,7 +162,7 @@ class ES(Front):
         groups: see there.
         evaluate: see there.
         chunk: see there.
-        fold: see there.
+        lag: see there.
         room: see there.
         seed: see there.
 
@@ -146,7 +186,7 @@ class ES(Front):
         shaping: Shaping = "centered", directions: str | Distribution = "low-rank", rule: Rule = "sgd",
         beta: float = 0.9, weight_decay: float = 0.0,
         params: Choice = None, groups: Sequence[Mapping[str, Any]] = (), evaluate: Evaluate = "auto",
-        chunk: int | None = None, fold: int | None = None, room: int = 1 << 26, seed: int = 0,
+        chunk: int | None = None, lag: int = 16, room: int = 1 << 26, seed: int = 0,
     ) -> None:  # fmt: skip
         if population < 2 or population % 2:
             raise InvalidArgument(f"population: expected an even number of members, got {population!r}.")
@@ -155,7 +195,7 @@ class ES(Front):
         self.shaping = shaping
         options = Options(
             directions=directions, rule=rule, beta=beta, weight_decay=weight_decay, params=params, groups=groups,
-            evaluate=evaluate, chunk=chunk, fold=fold, room=room, seed=seed,
+            evaluate=evaluate, chunk=chunk, lag=lag, room=room, seed=seed,
         )  # fmt: skip
         super().__init__(module, lr, sigma, population // 2, options)
 
