@@ -223,7 +223,7 @@ def embedding(
     v, members = w.values, w.members
     n, shared = members.n, once(x)
     numbers = plain(x) if shared is None else shared
-    loose = shared is None and not member_rows(numbers, members)  # positions (T,): the same for every example
+    loose = shared is None and (not member_rows(numbers, members) or _counted(numbers))  # the same for every example
     if loose and numbers.shape[:1] != (1,):
         numbers = numbers.unsqueeze(0)
     common = shared is not None or loose
@@ -242,6 +242,11 @@ def embedding(
     if loose:
         result = result.expand(n, members.rows, *result.shape[2:])
     return result.reshape(-1, *result.shape[2:-1], width)
+
+
+def _counted(numbers: Tensor) -> bool:
+    """Tell whether numbers are positions ``(T,)``, one after another, however many rows the members have."""
+    return numbers.dim() == 1 and len(numbers) > 1 and bool((numbers.diff() == 1).all())
 
 
 def _looked_up(v: Factored, base: Tensor, flat: Tensor) -> Tensor:
