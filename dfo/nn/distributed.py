@@ -14,13 +14,14 @@ Every process gets the same batch, by its number. (Other data on each process ma
 two ends of a direction share a pass, so that :class:`dfo.nn.ZOSGD` still descends, but nothing can be repeated.) There
 should be at least as many passes as processes: say ``chunk``, the members of one.
 
-A process that says nothing for ``timeout`` seconds after the others are done, dead or slow, is given up; the others make
-its passes anew, so that not even a bit of the run changes. One that comes back later is told so, ends, and may be
-started again with the log of the run. Who was in time is decided in the group's store, where each of the losses is
-written once or marked as lost, whichever comes first; so all agree on it. The process that keeps the store must live
-(that of ``torchrun`` itself, else rank 0); when it dies, the run ends, and goes on from the log.
+A process that says nothing for ``timeout`` seconds after the others are done, dead or slow, is given up; the others
+make its passes anew, so that not even a bit of the run changes. One that comes back later is told so, and ends. Who was
+in time is decided in the group's store, where a message is written once or marked as lost, whichever comes first; so
+all agree on it. The process that keeps the store must live (rank 0, or ``torchrun`` itself, which ends all processes
+when one dies unless told otherwise); when it dies, the run ends, and goes on from its log.
 
-What is sent a step: two numbers and the losses of one's own members. Scalars with shared seeds: Salimans et al. 2017,
+What is sent a step: two numbers and the mean losses of one's own members (those of every example in the rare steps in
+which :class:`dfo.nn.ZOSGD` finds out how many directions are worth it). Shared seeds and scalars: Salimans et al. 2017,
 arXiv:1703.03864, section 2.1.
 """
 
@@ -36,6 +37,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from dfo.arrays import Floats
 from dfo.errors import BadState, InvalidArgument, InvalidType, short
@@ -123,8 +125,8 @@ class Processes:
             for name, a, b in zip(about, mine, theirs, strict=True):
                 if a != b:
                     raise BadState(
-                        f"distribute: expected equal {name} on all processes, but rank {rank} and rank {self.rank} differ."
-                        " Start every process from the same snapshot, seed and settings."
+                        f"distribute: expected equal {name} on all processes, but those of rank {rank} are not those of"
+                        f" rank {self.rank}. Start every process from the same snapshot, seed and settings."
                     )
 
     def _about(self) -> dict[str, str]:
@@ -135,7 +137,7 @@ class Processes:
             "tensors": list(self.opt.engine.tensors), "chunk": self.opt.engine.chunk, "asked": self.opt.engine.asked,
         }  # fmt: skip
         return {
-            "weights": fingerprint({name: x for name, x in state.items() if isinstance(x, torch.Tensor)}),
+            "weights": fingerprint({name: x for name, x in state.items() if isinstance(x, Tensor)}),
             "settings": json.dumps(settings, sort_keys=True),
             "versions of torch": torch.__version__,
             "numbers of threads": str(torch.get_num_threads()),
@@ -143,36 +145,39 @@ class Processes:
 
     # ------------------------------------------------------------------ losses
 
-    def losses(self, evaluate: Callable[[], Floats]) -> Floats:
-        """Return the losses ``(n,)`` of the members of this step, of which this process evaluates its share.
+    def losses(self, evaluate: Callable[[], Tensor], every_example: bool) -> Tensor:
+        """Return the losses of the members of this step, of which this process evaluates its share.
 
         Args:
-            evaluate: returns the losses ``(n,)``, not-a-numbers for the passes that ``engine.mine`` leaves to others.
+            evaluate: returns losses ``(n, R)``, not-a-numbers for the passes that ``engine.mine`` leaves to others.
+            every_example: whether to return ``(n, R)`` losses, else their means ``(n, 1)``.
 
         Raises:
             BadState: this process was given up by the others, or is at another step or with other rates.
         """
         self._tidy()
-        engine, todo, f = self.opt.engine, None, np.empty(0)
+        engine, rows = self.opt.engine, dict[int, Floats]()  # member -> (R,) or (1,)
+        todo: Sequence[int] | None = None
         for turn in itertools.count():
             part = self._share(evaluate, todo)
-            size = engine.size
-            if todo is None:
-                todo, f = range(-(-len(part) // size)), np.full(len(part), np.nan)
-            places = {rank: _places(todo[k :: len(self.alive)], size, len(f)) for k, rank in enumerate(self.alive)}
-            told = self._exchange(f"{self.opt.t}.{turn}", self._message(size, part[places[self.rank]]))
+            part = part if every_example else part.mean(1, keepdim=True)
+            n, size = len(part), engine.size
+            todo = range(-(-n // size)) if todo is None else todo
+            own = {rank: _members(todo[k :: len(self.alive)], size, n) for k, rank in enumerate(self.alive)}
+            told = self._exchange(f"{self.opt.t}.{turn}", self._message(size, part[own[self.rank]]))
             self.alive = [rank for rank, message in told.items() if message is not None]
             if self._disagree(size, told):
                 todo = None
                 continue
             for rank in self.alive:
-                f[places[rank]] = np.frombuffer(told[rank] or b"", "<f8")[2:]
-            todo = sorted({int(i) // size for rank in told if told[rank] is None for i in places[rank]})
+                numbers = np.frombuffer(told[rank] or b"", "<f8")[2:]
+                rows.update(zip(own[rank], numbers.reshape(len(own[rank]), -1 if own[rank] else 0), strict=True))
+            todo = sorted({i // size for rank, message in told.items() if message is None for i in own[rank]})
             if not todo:
-                return f
-        raise AssertionError
+                break
+        return torch.from_numpy(np.stack([rows[i] for i in range(n)]))
 
-    def _share(self, evaluate: Callable[[], Floats], todo: Sequence[int] | None) -> Floats:
+    def _share(self, evaluate: Callable[[], Tensor], todo: Sequence[int] | None) -> Tensor:
         """Evaluate the passes of a turn that are this process's; None stands for all passes there are."""
         turn, count = self.alive.index(self.rank), len(self.alive)
         mine = None if todo is None else frozenset(todo[turn::count])
@@ -182,10 +187,10 @@ class Processes:
         finally:
             self.opt.engine.mine = None
 
-    def _message(self, size: int, f: Floats) -> bytes:
+    def _message(self, size: int, losses: Tensor) -> bytes:
         """Return what the others are told: the state, members a pass, losses."""
-        state = json.dumps([self.opt.t, self.opt._rates(), self.opt.samples, self.opt.radius])
-        return sha256(state.encode()).digest()[:8] + np.asarray([size, *f], "<f8").tobytes()
+        state = json.dumps([self.opt.t, self.opt._rates(), self.opt.radius])
+        return sha256(state.encode()).digest()[:8] + np.asarray([size, *losses.reshape(-1).tolist()], "<f8").tobytes()
 
     def _disagree(self, size: int, told: dict[int, bytes | None]) -> bool:
         """Tell whether members ride together here and not there; from then on they ride together nowhere."""
@@ -215,7 +220,7 @@ class Processes:
     def _write(self, key: str, message: bytes) -> bytes:
         """Write where nothing is written yet, and return what is there then."""
         self.sent += len(key) + len(message)
-        found: bytes = self._store.compare_set(key, b"", message)  # type: ignore[arg-type]
+        found: bytes = self._store.compare_set(key, b"", message)
         return found
 
     def _read(self, key: str) -> bytes | None:
@@ -233,6 +238,6 @@ class Processes:
         del self._published[:-1]
 
 
-def _places(passes: Sequence[int], size: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def _members(passes: Sequence[int], size: int, n: int) -> list[int]:
     """Return the members of some passes."""
-    return np.asarray([i for at in passes for i in range(at * size, min((at + 1) * size, n))], dtype=np.intp)
+    return [i for at in passes for i in range(at * size, min((at + 1) * size, n))]

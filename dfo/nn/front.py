@@ -167,9 +167,17 @@ class Front(torch.optim.Optimizer):
     ) -> Floats:
         """Return the mean losses ``(n,)`` of the members."""
         lag = self._lag()
-        told = [self.engine.losses(part, draws, index, scale, share=share, lag=lag) for part in split(batch, parts)]
-        self._told = torch.cat(told, 1)
+
+        def evaluate() -> Tensor:
+            told = [self.engine.losses(part, draws, index, scale, share=share, lag=lag) for part in split(batch, parts)]
+            return torch.cat(told, 1)
+
+        self._told = evaluate() if self.processes is None else self.processes.losses(evaluate, self.tests())
         return self._told.mean(1).numpy()
+
+    def tests(self) -> bool:
+        """Return whether this step asks for the loss of every example, and not for means alone."""
+        return False
 
     def _closures(self, closure: Closure, q: int, index: Any, scale: Floats) -> Floats:
         if not callable(closure):

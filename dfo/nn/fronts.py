@@ -121,12 +121,16 @@ class ZOSGD(Front):
         q = len(slopes)
         if not slopes.any():
             return np.zeros(q)
-        if self.dealt is not None and self.t % PERIOD == 0:
+        if self.tests():
             self._test()
         self.seen += 1
         self.level = self.memory * self.level + (1.0 - self.memory) * float(np.mean(slopes**2))
         size = math.sqrt(self.level / (1.0 - self.memory**self.seen))
         return -slopes / (size * math.sqrt(q))
+
+    def tests(self) -> bool:
+        """Return whether this step asks for the loss of every example, and not for means alone."""
+        return self.dealt is not None and self.t % PERIOD == 0
 
     def _test(self) -> None:
         """Measure how many examples a direction has to see before they tell more about it than another direction."""
