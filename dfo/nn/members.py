@@ -52,25 +52,17 @@ class Members:
 
     @cached_property
     def per(self) -> int:
-        """Neighbours that share a direction: 2 for the two ends of each, 1 for others, 0 when they are in no order."""
-        first, stop = self.span
-        for per in (1, 2):
-            if self.n == per * (stop - first) and (self.index - first == np.arange(self.n) // per).all():
-                return per
-        return 0
+        """Neighbours that share a direction: 2 where members come in pairs, else 1."""
+        pairs = self.n % 2 == 0 and bool((self.index[0::2] == self.index[1::2]).all())
+        return 2 if pairs else 1
 
     def grouped(self, drawn: Tensor) -> Tensor:
         """Return what was drawn for directions ``span`` as one for every group of neighbours, ``(n / per, ...)``."""
-        return drawn if self.per else drawn[torch.as_tensor(self.index - self.span[0], device=drawn.device)]
+        return _taken(drawn, self.index[:: self.per] - self.span[0])
 
     def each(self, drawn: Tensor) -> Tensor:
         """Return what was drawn for directions ``span`` as one for every member, ``(n, ...)``."""
-        local = torch.as_tensor(self.index - self.span[0], device=drawn.device)
-        return drawn if self.per == 1 else drawn[local]
-
-    @cached_property
-    def _scales(self) -> dict[tuple[Any, Any], Tensor]:
-        return {}
+        return _taken(drawn, self.index - self.span[0])
 
     def scales(self, like: Tensor) -> Tensor:
         """Return the radii ``(n,)`` as a tensor like another."""
@@ -82,6 +74,12 @@ class Members:
     def part(self, start: int, stop: int) -> Members:
         """Return members ``start .. stop``."""
         return replace(self, index=self.index[start:stop], scale=self.scale[start:stop])
+
+
+def _taken(drawn: Tensor, rows: Ints) -> Tensor:
+    if len(rows) == len(drawn) and (rows == np.arange(len(rows))).all():
+        return drawn
+    return drawn[torch.as_tensor(rows, device=drawn.device)]
 
 
 class Shelf:
@@ -114,13 +112,15 @@ class Stream:
 
     Args:
         like: the tensor: its shape, dtype and device.
+        kind: array of the library and precision in which they are drawn, those of the solver's point, so that solver
+            and network speak of the same directions; the tensor's own by default.
     """
 
     shelf = Shelf(0)
     count = 0
 
-    def __init__(self, like: Tensor) -> None:
-        self.like = like
+    def __init__(self, like: Tensor, kind: Any = None) -> None:
+        self.like, self.kind = like, like if kind is None else kind
 
     def span(self, start: int, stop: int, each: int) -> tuple[int, int]:
         """Return which directions to draw for ``start .. stop``: all of the step where they are small and can be kept.
@@ -148,10 +148,11 @@ class Factors(Stream):
         law: with ``factors``.
         key: of the tensor.
         like: the tensor; its sides behind the first count as one.
+        kind: see :class:`Stream`.
     """
 
-    def __init__(self, law: LowRank, key: Key, like: Tensor) -> None:
-        super().__init__(like)
+    def __init__(self, law: LowRank, key: Key, like: Tensor, kind: Any = None) -> None:
+        super().__init__(like, kind)
         self.law, self.key = law, key
         self.a, self.b = like.shape[0], math.prod(like.shape[1:])
 
@@ -160,7 +161,8 @@ class Factors(Stream):
         first, last = self.span(start, stop, (self.a + self.b) * self.law.rank)
 
         def draw() -> tuple[Tensor, Tensor]:
-            return self.law.factors(self.key, self.a, self.b, last - first, self.like, first)
+            left, right = self.law.factors(self.key, self.a, self.b, last - first, self.kind, first)
+            return torch.as_tensor(left).to(self.like), torch.as_tensor(right).to(self.like)
 
         left, right = self.shelf.get((self, first, last), draw)
         return left[start - first : stop - first], right[start - first : stop - first]
@@ -180,10 +182,13 @@ class Entries(Stream):
         like: the tensor.
         first: place of the tensor within the point.
         stride: coordinates of the point; those of the tensor when it has a key of its own.
+        kind: see :class:`Stream`.
     """
 
-    def __init__(self, law: Distribution, key: Key, like: Tensor, first: int = 0, stride: int | None = None) -> None:
-        super().__init__(like)
+    def __init__(
+        self, law: Distribution, key: Key, like: Tensor, first: int = 0, stride: int | None = None, kind: Any = None
+    ) -> None:
+        super().__init__(like, kind)
         self.law, self.key, self.first, self.stride = law, key, first, stride or like.numel()
 
     def piece(self, i: int, start: int, count: int) -> Tensor:
@@ -205,8 +210,7 @@ class Entries(Stream):
         return torch.stack(pieces).view(k, *self.like.shape)
 
     def _pieces(self, start: int, count: int) -> Tensor:
-        drawn: Any = self.law.piece(self.key, start, count, self.like)  # type: ignore[arg-type]
-        return drawn
+        return torch.as_tensor(self.law.piece(self.key, start, count, self.kind)).to(self.like)
 
 
 class Rows(Stream):
@@ -223,7 +227,7 @@ class Rows(Stream):
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return ``(k, *shape)``."""
-        return self.drawn[start:stop].reshape(stop - start, *self.like.shape).to(self.like)
+        return torch.as_tensor(self.drawn[start:stop]).reshape(stop - start, *self.like.shape).to(self.like)
 
 
 class Draws:
@@ -260,23 +264,22 @@ def _in_blocks(directions: Directions, tensors: Mapping[str, Tensor]) -> dict[st
     return streams
 
 
-def _factored(law: Any, key: Key, tensor: Tensor) -> Stream:
+def _factored(law: Any, key: Key, tensor: Tensor, kind: Any = None) -> Stream:
     if tensor.dim() < 2 or math.prod(tensor.shape[1:]) == 1:
-        return Entries(Gaussian(), key, tensor)
-    return Factors(law, key, tensor)
+        return Entries(Gaussian(), key, tensor, kind=kind)
+    return Factors(law, key, tensor, kind)
 
 
 def _flat(directions: Directions, tensors: Mapping[str, Tensor]) -> dict[str, Stream]:
-    law, streams, at = directions.law, dict[str, Stream](), 0
+    law, kind, streams, at = directions.law, directions.like, dict[str, Stream](), 0
     total = sum(t.numel() for t in tensors.values())
     if isinstance(law, LowRank) and _sides(law.shape) == [tuple(t.shape) for t in tensors.values()]:
-        return {
-            name: _factored(law, directions.key.child(j), tensor) for j, (name, tensor) in enumerate(tensors.items())
-        }
+        keys = (directions.key.child(j) for j in range(len(tensors)))
+        return {name: _factored(law, key, t, kind) for key, (name, t) in zip(keys, tensors.items(), strict=True)}
     drawn: Any = None if law.elementwise else directions.dense()
     for name, tensor in tensors.items():
         if law.elementwise:
-            streams[name] = Entries(law, directions.key, tensor, at, total)
+            streams[name] = Entries(law, directions.key, tensor, at, total, kind)
         else:
             streams[name] = Rows(drawn[:, at : at + tensor.numel()], tensor)
         at += tensor.numel()

@@ -7,7 +7,7 @@ large product is one matrix multiplication for the rows of all members, and a me
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,13 @@ from dfo.nn.lifted import weight as lifted
 from dfo.nn.members import Members
 from dfo.nn.weights import Explicit, Factored, Streamed, Values
 
-__all__ = ["STRETCH", "conv", "embedding", "linear"]
+__all__ = ["STRETCH", "embedding", "linear"]
 
 STRETCH = 1 << 18
 """Entries of a streamed tensor that are written out at a time: half a mebibyte to two, which stay in the cache."""
+
+BESIDE = 128
+"""Rows a member up to which a second product is quicker than weights of its own."""
 
 FEW = 4
 """Rows a group up to which products of rank r are quicker entry by entry than by a batched multiplication."""
@@ -50,8 +53,15 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Any:
     if isinstance(values, Factored):
         return (_factored_once if isinstance(x, Tiled) else _factored)(x, values, bias)
     if isinstance(values, Streamed):
-        return _streamed(plain(x), values, bias)
+        return _streamed(x, values, bias)
+    if isinstance(values, Explicit) and values.given is None and _few_rows(x, members):
+        return _beside(x, values, bias)
     return _stacked(x, values, bias)
+
+
+def _few_rows(x: Tensor, members: Members) -> bool:
+    """Tell whether a second product costs less than weights written out: rows that are shared, or not many."""
+    return isinstance(x, Tiled) or x.numel() <= BESIDE * x.shape[-1] * members.n
 
 
 def _shifted(y: Tensor, bias: Any, members: Members) -> Tensor:
@@ -86,19 +96,25 @@ def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
 
 
 def _few(rows: Tensor, sums: Tensor, v: Factored, bias: Any) -> None:
-    """Add a rank-r product for one or two rows a group, entry by entry."""
-    scale = _spread(v.columns(rows), rows)  # (g, R, k)
+    """Add a rank-r product for a few rows a group, entry by entry."""
+    if rows.shape[1] == 1:  # two dimensions are quicker than three
+        rows, sums = rows.squeeze(1), sums.squeeze(1)
+    scale = _spread(v.columns(rows), rows)  # (g, R, k) or (g, k)
     for k in range(v.right.shape[1]):
-        t = torch.linalg.vecdot(rows, v.right[:, k : k + 1]).mul_(scale[:, :, k])
-        sums.addcmul_(t.unsqueeze(2), v.left[:, :, k].unsqueeze(1))
+        right, left = v.right[:, k], v.left[:, :, k]
+        if rows.dim() == 3:
+            right, left = right.unsqueeze(1), left.unsqueeze(1)
+        sums.addcmul_(torch.linalg.vecdot(rows, right).mul_(scale[..., k]).unsqueeze(-1), left)
     if isinstance(bias, Weight):
-        radius = _spread(bias.members.scales(rows).unsqueeze(1), rows)
-        sums.addcmul_(radius, bias.values.drawn.unsqueeze(1))
+        drawn = bias.values.drawn
+        sums.addcmul_(scale[..., :1], drawn if rows.dim() == 2 else drawn.unsqueeze(1))
 
 
 def _spread(scale: Tensor, rows: Tensor) -> Tensor:
-    """Return what scales members, ``(n, k)``, as what scales the rows of groups, ``(g, R, k)``."""
-    scale = scale.view(len(rows), -1, scale.shape[1])
+    """Return what scales members, ``(n, k)``, as what scales the rows of groups, ``(g, R, k)`` or ``(g, k)``."""
+    if rows.dim() == 2:
+        return scale
+    scale = scale.unflatten(0, (len(rows), -1))
     return scale if scale.shape[1] == rows.shape[1] else scale.repeat_interleave(rows.shape[1] // scale.shape[1], 1)
 
 
@@ -118,6 +134,27 @@ def _factored_once(x: Tensor, v: Factored, bias: Any) -> Tensor:
         left = torch.cat([left, bias.values.shift().unsqueeze(2)], 2)
     sums = torch.baddbmm(y.expand(n, *y.shape), t, left.transpose(1, 2))
     return sums.view(n * rows.shape[0], *rows.shape[1:-1], out)
+
+
+def _beside(x: Tensor, v: Explicit, bias: Any) -> Tensor:
+    """The shared product, and beside it that of each direction, scaled; no member's weight is written."""
+    members, drawn, rows = v.members, v.drawn, once(x)
+    n, (g, out, wide) = members.n, drawn.shape
+    given = plain(x) if rows is None else rows
+    lead = (n * rows.shape[0], *rows.shape[1:-1]) if rows is not None else given.shape[:-1]
+    y = F.linear(given, v.base, _bias_base(bias))
+    scale = members.scales(y).view(g, -1, 1, 1)
+    if rows is None:
+        scaled = given.reshape(g, n // g, -1, wide) * scale
+        y = y.view(g, -1, out).baddbmm_(scaled.view(g, -1, wide), drawn.transpose(1, 2))
+    else:
+        t = F.linear(rows.reshape(-1, wide), drawn.reshape(g * out, wide)).view(-1, g, out).transpose(0, 1)
+        room = y.new_empty(g, n // g, *t.shape[1:])
+        y = torch.addcmul(y.view(-1, out), t.unsqueeze(1), scale, out=room)
+    y = y.view(n, -1, out)
+    if isinstance(bias, Weight):
+        y += bias.values.shift().unsqueeze(1)
+    return y.view(*lead, out)
 
 
 def _stacked(x: Tensor, v: Values, bias: Any) -> Tensor:
@@ -142,24 +179,62 @@ def _stacked(x: Tensor, v: Values, bias: Any) -> Tensor:
 
 def _streamed(x: Tensor, v: Streamed, bias: Any) -> Tensor:
     """One matrix a member, of which a stretch of rows exists at a time."""
-    members = v.members
-    tall, wide = v.base.shape
-    step = max(1, STRETCH // wide)
-    rows = x.reshape(members.n, -1, x.shape[-1])
-    y = x.new_zeros(members.n, rows.shape[1], wide if v.swapped else tall)
-    scratch = torch.empty(min(step, tall), wide, dtype=v.base.dtype, device=v.base.device)
+    members, beside = v.members, _few_rows(x, v.members)
+    shared = once(x)
+    given = plain(x) if shared is None else shared
+    rows = given.reshape(members.n if shared is None else 1, -1, x.shape[-1])
+    base = F.linear(rows, v.base.t() if v.swapped else v.base) if beside else None
+    y = _room(rows, members.n, v) if base is None else base.expand(members.n, -1, -1).contiguous()
     for j in dict.fromkeys(members.index.tolist()):
         mine = [int(i) for i in (members.index == j).nonzero()[0]]
-        for at in range(0, tall, step):
-            stop = min(at + step, tall)
-            drawn, part = v.stretch(j, at, stop), scratch[: stop - at]
+        if base is None:
+            _explicitly(rows, y, v, j, mine)
+        else:
+            _added(rows, y, v, j, mine)
+    lead = (members.n * shared.shape[0], *shared.shape[1:-1]) if shared is not None else x.shape[:-1]
+    return _shifted(y.view(*lead, y.shape[-1]), bias, members)
+
+
+def _room(rows: Tensor, n: int, v: Streamed) -> Tensor:
+    tall, wide = v.base.shape
+    return rows.new_zeros(n, rows.shape[1], wide if v.swapped else tall)
+
+
+def _stretches(v: Streamed, j: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield stretches of rows of direction ``j``."""
+    tall, wide = v.base.shape
+    step = max(1, STRETCH // wide)
+    for at in range(0, tall, step):
+        stop = min(at + step, tall)
+        yield slice(at, stop), v.stretch(j, at, stop)
+
+
+def _added(rows: Tensor, y: Tensor, v: Streamed, j: int, mine: Sequence[int]) -> None:
+    """Add to the shared product what direction ``j`` adds for its members."""
+    scale = v.members.scale
+    for part, drawn in _stretches(v, j):
+        if len(rows) > 1:
             for i in mine:
-                torch.add(v.base[at:stop], drawn, alpha=float(members.scale[i]), out=part)
-                if v.swapped:
-                    y[i].addmm_(rows[i][:, at:stop], part)
-                else:
-                    torch.mm(rows[i], part.t(), out=y[i][:, at:stop])
-    return _shifted(y.view(*x.shape[:-1], y.shape[-1]), bias, members)
+                x, out = (rows[i][:, part], y[i]) if v.swapped else (rows[i], y[i][:, part])
+                out.addmm_(x, drawn if v.swapped else drawn.t(), alpha=float(scale[i]))
+            continue
+        t = rows[0][:, part] @ drawn if v.swapped else rows[0] @ drawn.t()  # once for all members of the direction
+        for i in mine:
+            (y[i] if v.swapped else y[i][:, part]).add_(t, alpha=float(scale[i]))
+
+
+def _explicitly(rows: Tensor, y: Tensor, v: Streamed, j: int, mine: Sequence[int]) -> None:
+    """Write what the members of direction ``j`` make of their rows, one stretch of weights after another."""
+    scratch: Tensor | None = None
+    for part, drawn in _stretches(v, j):
+        scratch = torch.empty_like(drawn) if scratch is None else scratch
+        weights = scratch[: len(drawn)]
+        for i in mine:
+            torch.add(v.base[part], drawn, alpha=float(v.members.scale[i]), out=weights)
+            if v.swapped:
+                y[i].addmm_(rows[i][:, part], weights)
+            else:
+                torch.mm(rows[i], weights.t(), out=y[i][:, part])
 
 
 @handles("matmul", "mm", "rmatmul")
@@ -172,9 +247,9 @@ def _matmul(x: Tensor, w: Tensor) -> Any:
 
 @handles("addmm")
 def _addmm(bias: Tensor, x: Tensor, w: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
-    if isinstance(x, Weight) or not isinstance(w, Weight) or (beta, alpha) != (1, 1):
+    if isinstance(x, Weight) or (beta, alpha) != (1, 1):
         return NotImplemented
-    return linear(x, lifted(w.values.moved()), bias)
+    return linear(x, lifted(w.values.moved()) if isinstance(w, Weight) else w.t(), bias)
 
 
 @handles("t", "transpose", "swapaxes")
@@ -192,7 +267,7 @@ def _chunks(w: Tensor, chunks: int, dim: int = 0) -> Any:
 
 @handles("split")
 def _split(w: Tensor, size: int | Sequence[int], dim: int = 0) -> Any:
-    if not isinstance(w, Weight) or dim != 0 or isinstance(w.values, Streamed):
+    if not isinstance(w, Weight) or dim != 0:
         return NotImplemented
     length = w.as_subclass(torch.Tensor).shape[0]
     sizes = [min(size, length - at) for at in range(0, length, size)] if isinstance(size, int) else list(size)
@@ -202,7 +277,7 @@ def _split(w: Tensor, size: int | Sequence[int], dim: int = 0) -> Any:
 
 @handles("getitem")
 def _cut(w: Tensor, where: Any) -> Any:
-    if not isinstance(w, Weight) or not isinstance(where, slice) or isinstance(w.values, Streamed):
+    if not isinstance(w, Weight) or not isinstance(where, slice):
         return NotImplemented
     start, stop, step = where.indices(w.as_subclass(torch.Tensor).shape[0])
     return lifted(w.values.cut(start, stop)) if step == 1 else NotImplemented
@@ -274,63 +349,7 @@ def _drawn_rows(v: Streamed, flat: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-# ---------------------------------------------------------------------------------------------- convolutions
-
-
-def conv(function: Any, x: Tensor, w: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-         groups: int = 1) -> Any:  # fmt: skip
-    """Return a convolution of rows ``(n R, channels, ...)``, weights ``(out, in, ...)``."""
-    members = _members(w, bias)
-    if isinstance(x, Weight) or not member_rows(x, members):
-        return NotImplemented
-    how = (stride, padding, dilation, groups)
-    if not isinstance(w, Weight):
-        y = function(plain(x), w, None, *how)
-    elif isinstance(x, Tiled) and groups == 1:
-        y = _conv_once(function, x, w.values, how)
-    else:
-        rows = folded(x, members)
-        y = torch.cat([function(rows[i], w.values.one(i), None, *how) for i in range(members.n)])
-    if bias is None:
-        return y
-    own = bias.values.explicit().unsqueeze(1) if isinstance(bias, Weight) else bias.view(1, 1, -1)
-    rows = folded(y, members)
-    rows += own.view(*own.shape, *[1] * (rows.dim() - 3))
-    return y
-
-
-def _conv_once(function: Any, x: Tensor, v: Values, how: Any) -> Tensor:
-    """Rows that all members share: the kernels of all members are output channels of one convolution."""
-    n, rows = v.members.n, once(x)
-    assert rows is not None
-    if isinstance(v, Factored):
-        g, out, r = v.left.shape
-        y = function(rows, v.base, None, *how)  # (R, out, ...)
-        t = function(rows, v.right.reshape(g * r, *v.base.shape[1:]), None, *how)  # (R, g r, ...)
-        t = t.view(len(rows), g, r, *t.shape[2:]).transpose(0, 1).repeat_interleave(n // g, 0)  # (n, R, r, ...)
-        left = v.tall().view(n, 1, out, r, *[1] * (y.dim() - 2))
-        sums = torch.addcmul(y.unsqueeze(0), left[:, :, :, 0], t[:, :, 0].unsqueeze(2))
-        for k in range(1, r):
-            sums.addcmul_(left[:, :, :, k], t[:, :, k].unsqueeze(2))
-        return sums.view(-1, *sums.shape[2:])
-    own = v.explicit()
-    y = function(rows, own.reshape(-1, *own.shape[2:]), None, *how)  # (R, n out, ...)
-    return y.view(len(rows), n, -1, *y.shape[2:]).transpose(0, 1).reshape(n * len(rows), -1, *y.shape[2:])
-
-
-@handles("conv1d")
-def _conv1d(x: Tensor, w: Tensor, *how: Any, **words: Any) -> Any:
-    return conv(F.conv1d, x, w, *how, **words)
-
-
-@handles("conv2d")
-def _conv2d(x: Tensor, w: Tensor, *how: Any, **words: Any) -> Any:
-    return conv(F.conv2d, x, w, *how, **words)
-
-
-@handles("conv3d")
-def _conv3d(x: Tensor, w: Tensor, *how: Any, **words: Any) -> Any:
-    return conv(F.conv3d, x, w, *how, **words)
+# ---------------------------------------------------------------------------------------------- attention
 
 
 @handles("multi_head_attention_forward")

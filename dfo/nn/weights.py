@@ -100,17 +100,38 @@ class Streamed(Explicit):
 
     stream: Entries
     swapped = False
+    start = 0
 
     def moved(self) -> Streamed:
         """Return the transposed parameter (matrices only)."""
         other = Streamed(self.base, self.members, self.stream)
-        other.swapped = not self.swapped
+        other.start, other.swapped = self.start, not self.swapped
         return other
+
+    def cut(self, start: int, stop: int) -> Values:
+        """Return rows ``start .. stop`` of the parameter."""
+        if self.swapped:
+            return super().cut(start, stop)
+        other = Streamed(self.base[start:stop], self.members, self.stream)
+        other.start = self.start + start
+        return other
+
+    @cached_property
+    def drawn(self) -> Tensor:
+        """Directions, ``(g, *shape)`` for every group of neighbours that share one."""
+        rows = self.stream.rows(*self.members.span)
+        return self.members.grouped(rows[:, self.start : self.start + self.base.shape[0]])
+
+    def one(self, i: int) -> Tensor:
+        """Return the value of member ``i``, nothing of which is kept."""
+        drawn = self.stretch(int(self.members.index[i]), 0, self.base.shape[0])
+        return torch.add(self.base, drawn, alpha=float(self.members.scale[i]))
 
     def stretch(self, j: int, start: int, stop: int) -> Tensor:
         """Return rows ``start .. stop`` of direction ``j``."""
         width = self.base[0].numel()
-        return self.stream.piece(j, start * width, (stop - start) * width).view(stop - start, *self.base.shape[1:])
+        drawn = self.stream.piece(j, (self.start + start) * width, (stop - start) * width)
+        return drawn.view(stop - start, *self.base.shape[1:])
 
 
 class Factored(Values):
@@ -148,8 +169,11 @@ class Factored(Values):
 
     def columns(self, like: Tensor) -> Tensor:
         """Return what scales each column for each member, ``(n, k)``."""
-        columns = like.new_ones(self.members.n, self.left.shape[2])
-        columns[:, : self.rank] = self.members.scales(like).unsqueeze(1)
+        scales, k = self.members.scales(like).unsqueeze(1), self.left.shape[2]
+        if k == self.rank:
+            return scales.expand(-1, k)
+        columns = like.new_ones(self.members.n, k)
+        columns[:, : self.rank] = scales
         return columns
 
     def tall(self) -> Tensor:
