@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import nn
 
 from dfo.directions import Directions, Gaussian, LowRank
@@ -35,7 +35,7 @@ def loss(module: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none").mean(1)
 
 
-@pytest.mark.parametrize("examples, places", CASES)
+@pytest.mark.parametrize(("examples", "places"), CASES)
 @pytest.mark.parametrize("law", [LowRank(), Gaussian()], ids=["low-rank", "gaussian"])
 def test_positions_belong_to_every_example_of_every_member(law, examples, places):
     torch.manual_seed(0)
