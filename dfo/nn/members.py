@@ -64,6 +64,10 @@ class Members:
         """Return what was drawn for directions ``span`` as one for every member, ``(n, ...)``."""
         return _taken(drawn, self.index - self.span[0])
 
+    @cached_property
+    def _scales(self) -> dict[Any, Tensor]:
+        return {}
+
     def scales(self, like: Tensor) -> Tensor:
         """Return the radii ``(n,)`` as a tensor like another."""
         kind = like.dtype, like.device
