@@ -18,6 +18,7 @@ from dfo.nn.front import Front, Options
 from dfo.nn.fronts import ES, ZOSGD
 from dfo.nn.losses import causal_loss, cross_entropy, per_example, sequence_loss
 from dfo.nn.mezo import MeZO
+from dfo.nn.offload import offload
 from dfo.nn.oracle import ModuleOracle, evaluate_population
 from dfo.nn.replay import ReplayLog
 from dfo.nn.snapshots import Snapshots
@@ -39,6 +40,7 @@ __all__ = [
     "cross_entropy",
     "distribute",
     "evaluate_population",
+    "offload",
     "per_example",
     "sequence_loss",
     "trainable",

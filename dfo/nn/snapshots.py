@@ -23,11 +23,11 @@ import torch
 
 from dfo.errors import BadState, CannotWrite, DfoWarning, InvalidArgument, InvalidType, MissingPackage, short
 
-__all__ = ["Snapshot", "Snapshots", "fingerprint"]
+__all__ = ["DTYPES", "Snapshot", "Snapshots", "fingerprint"]
 
 FORMAT = "1"
 _NAME = re.compile(r"step-(\d{12})\.safetensors")
-_DTYPES = {
+DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -39,6 +39,7 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+"""What safetensors files call the types of numbers."""
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -270,11 +271,11 @@ class _Header:
         end = 0
         for name in sorted(tensors):
             tensor = tensors[name]
-            if tensor.dtype not in _DTYPES:
+            if tensor.dtype not in DTYPES:
                 raise InvalidType(f"{name}: a tensor of {tensor.dtype} cannot be saved; convert it.")
             start, end = end, end + tensor.numel() * tensor.element_size()
             self.table[name] = {
-                "dtype": _DTYPES[tensor.dtype],
+                "dtype": DTYPES[tensor.dtype],
                 "shape": list(tensor.shape),
                 "data_offsets": [start, end],
             }

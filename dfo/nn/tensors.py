@@ -9,17 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
 from dfo.errors import InvalidArgument, InvalidType, short
 
-__all__ = ["Choice", "Place", "keep_buffers", "places", "trainable"]
+__all__ = ["AWAY", "Choice", "Place", "done_with", "keep_buffers", "places", "trainable"]
 
 Choice: TypeAlias = "str | Callable[[str, Tensor], bool] | None"
 """Which parameters move: None, a regular expression that their names match, or a function of name and tensor."""
+
+AWAY: WeakValueDictionary[int, Any] = WeakValueDictionary()
+"""By their address, tensors that live elsewhere (:mod:`dfo.nn.offload`) and can be given back."""
+
+
+def done_with(tensor: Tensor) -> None:
+    """Say that a tensor will not be used for a while; where it lives elsewhere, the memory it takes is given back."""
+    away = AWAY.get(tensor.data_ptr()) if AWAY else None
+    if away is not None:
+        away.drop()
 
 
 @dataclass(frozen=True, eq=False)

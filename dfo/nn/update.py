@@ -13,6 +13,7 @@ from dfo.arrays import Floats
 from dfo.nn.members import Draws, Entries, Factors, Stream
 from dfo.nn.products import STRETCH
 from dfo.nn.rounding import add_, add_product_
+from dfo.nn.tensors import done_with
 from dfo.random import Key
 
 __all__ = ["Term", "factors_of", "move"]
@@ -69,6 +70,7 @@ def move(
                 _products(target, parts, key.child(name))
             elif parts:
                 _entries(target, parts, key.child(name))
+            done_with(target)
 
 
 def _scale(target: Tensor, factor: float, key: Key) -> None:
