@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from dfo.arrays import Floats
 from dfo.batch import Ints
 from dfo.errors import BadObjective, InvalidArgument, short
-from dfo.nn import entrywise, products
+from dfo.nn import convolutions, entrywise, products
 from dfo.nn.lifted import Unhandled, plain, tile, weight
 from dfo.nn.members import Draws, Entries, Factors, Members, Stream
 from dfo.nn.tensors import Choice, keep_buffers, places, trainable
@@ -35,7 +35,7 @@ from dfo.nn.weights import Explicit, Factored, Lag, Streamed, Values
 
 __all__ = ["Engine", "Evaluate", "Loss", "examples", "split"]
 
-_HANDLERS = (entrywise, products)  # imported for what they register
+_HANDLERS = (convolutions, entrywise, products)  # imported for what they register
 
 Loss = Callable[[nn.Module, Any], Any]
 """``loss(module, batch)``: ``(B,)`` losses, one an example, or one number."""
@@ -44,6 +44,9 @@ Evaluate = Literal["auto", "together", "one by one"]
 
 ROWS = 2048
 """Rows of a pass (tokens, images, states) that the members of a chunk make together, if nothing else is said."""
+
+PATCH = 256
+"""Pixels of an image that count as a row."""
 
 STACK = 1 << 22
 """Entries up to which the explicit weights of a chunk's members exist at the same time (16 MiB in single precision)."""
@@ -291,11 +294,13 @@ def examples(batch: Any) -> int | None:
 
 
 def _rows(batch: Any) -> int:
-    """Return how many rows a layer sees of one member: tokens where the data are numbers of tokens, else examples."""
+    """Return how many rows a layer sees of one member: tokens where the data are numbers, patches of images, else examples."""
     first = next((t for t in _tensors(batch) if t.dim() > 0), None)
     if first is None:
         return 1
-    return first.numel() if not first.is_floating_point() and first.dim() > 1 else first.shape[0]
+    if not first.is_floating_point():
+        return first.numel() if first.dim() > 1 else first.shape[0]
+    return first.shape[0] * max(1, first.shape[2:].numel() // PATCH if first.dim() == 4 else 1)
 
 
 def _tiled(batch: Any, members: Members) -> Any:
