@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dfo.arrays import Floats
 from dfo.directions import Directions, Distribution, LowRank, distribution
 from dfo.errors import BadState, InvalidArgument, InvalidType, short
-from dfo.nn.engine import Engine, Evaluate, Loss, split
+from dfo.nn.engine import Engine, Evaluate, Loss, examples, split
 from dfo.nn.in_place import InPlace
 from dfo.nn.members import Draws, Factors
 from dfo.nn.replay import Record, ReplayLog, describe
@@ -135,13 +135,16 @@ class Front(torch.optim.Optimizer):
                 weights moved in place and brought back to the bit.
             batch: what the loss takes: any nest of mappings and sequences of tensors whose first dimension is B.
             parts: stretches of the batch that are evaluated one after another, for less memory; nothing of the size
-                of the weights is kept between them.
+                of the weights is kept between them. Where directions see examples of their own, each sees them in
+                as many parts as divide both.
 
         Raises:
             InvalidArgument: the batch cannot be cut into so many parts.
             BadObjective: the loss is neither a number nor one number an example.
         """
         q, share = self.plan(batch)
+        if not share:
+            parts = math.gcd(parts, (examples(batch) or 1) // q)
         draws = self._draws(self.t, q)
         index, scale = self.layout(q)
         self._evaluating = True
@@ -162,9 +165,7 @@ class Front(torch.optim.Optimizer):
         """Return the number of directions of this step, and whether all of them see all examples."""
         return self.samples, True
 
-    def losses(
-        self, batch: Any, draws: Draws, index: Any, scale: Floats, parts: int = 1, share: bool = True
-    ) -> Floats:
+    def losses(self, batch: Any, draws: Draws, index: Any, scale: Floats, parts: int = 1, share: bool = True) -> Floats:
         """Return the mean losses ``(n,)`` of the members."""
         lag = self._lag()
 
@@ -443,6 +444,7 @@ def _flush_before_use(module: nn.Module, front: Front) -> None:
 
     module.register_forward_pre_hook(flush)
     module.register_state_dict_pre_hook(flush)
+    module.register_load_state_dict_pre_hook(flush)  # what lags behind belongs to the weights that are replaced
 
 
 def _no_loss(module: nn.Module, batch: Any) -> Tensor:
