@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from dfo.arrays import Floats
 from dfo.batch import Ints
 from dfo.errors import BadObjective, InvalidArgument, short
-from dfo.nn import convolutions, entrywise, products
+from dfo.nn import convolutions, entrywise, lookups, products
 from dfo.nn.lifted import Unhandled, plain, tile, weight
 from dfo.nn.members import Draws, Entries, Factors, Members, Stream
 from dfo.nn.tensors import Choice, keep_buffers, places, trainable
@@ -35,7 +35,7 @@ from dfo.nn.weights import Explicit, Factored, Lag, Streamed, Values
 
 __all__ = ["Engine", "Evaluate", "Loss", "examples", "split"]
 
-_HANDLERS = (convolutions, entrywise, products)  # imported for what they register
+_HANDLERS = (convolutions, entrywise, lookups, products)  # imported for what they register
 
 Loss = Callable[[nn.Module, Any], Any]
 """``loss(module, batch)``: ``(B,)`` losses, one an example, or one number."""
@@ -294,7 +294,7 @@ def examples(batch: Any) -> int | None:
 
 
 def _rows(batch: Any) -> int:
-    """Return how many rows a layer sees of one member: tokens where the data are numbers, patches of images, else examples."""
+    """Return how many rows a layer sees of one member: tokens, patches of images, else examples."""
     first = next((t for t in _tensors(batch) if t.dim() > 0), None)
     if first is None:
         return 1

@@ -18,7 +18,7 @@ from dfo.directions import Directions, Distribution, Gaussian, LowRank
 from dfo.errors import InvalidType
 from dfo.random import Key
 
-__all__ = ["Draws", "Entries", "Factors", "Members", "Rows", "Shelf", "Stream"]
+__all__ = ["SMALL", "Draws", "Entries", "Factors", "Members", "Rows", "Shelf", "Stream"]
 
 SMALL = 1 << 20
 """Numbers up to which the directions of one tensor are drawn for a whole step at a time."""
@@ -194,15 +194,22 @@ class Entries(Stream):
     ) -> None:
         super().__init__(like, kind)
         self.law, self.key, self.first, self.stride = law, key, first, stride or like.numel()
+        self.spans: set[tuple[int, int]] = set()  # that were drawn in one piece
 
     def piece(self, i: int, start: int, count: int) -> Tensor:
         """Return ``count`` entries of direction ``i`` from ``start`` on, flat."""
+        for first, last in self.spans:
+            rows = self.shelf.kept.get((self, first, last))
+            if first <= i < last and rows is not None:
+                cut: Tensor = rows[i - first].view(-1)[start : start + count]
+                return cut
         where = i * self.stride + self.first + start
         return self.shelf.get((self, "piece", where, count), lambda: self._pieces(where, count))
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return ``(k, *shape)``."""
         first, last = self.span(start, stop, self.like.numel())
+        self.spans.add((first, last))
         drawn: Tensor = self.shelf.get((self, first, last), lambda: self._rows(first, last))
         return drawn[start - first : stop - first]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dfo.arrays import Floats
-from dfo.nn.members import Draws, Entries, Factors, Stream
+from dfo.nn.members import SMALL, Draws, Entries, Factors, Stream
 from dfo.nn.products import STRETCH
 from dfo.nn.rounding import add_, add_product_
 from dfo.nn.tensors import done_with
@@ -124,4 +124,6 @@ def _entries(target: Tensor, parts: Sequence[Any], key: Key) -> None:
 
 
 def _streamed(parts: Sequence[Any], target: Tensor) -> bool:
-    return all(isinstance(stream, Entries) for stream, _, _ in parts) and target.dim() > 1 and target.numel() > STRETCH
+    """Tell whether a sum goes direction by direction: those of a step are too many to be drawn at once."""
+    many = any((stop - start) * target.numel() > SMALL for _, (start, stop), _ in parts)
+    return target.dim() > 1 and many and all(isinstance(stream, Entries) for stream, _, _ in parts)
