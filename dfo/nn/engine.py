@@ -10,13 +10,14 @@ The module is never written to: for the time of a pass its tensors are replaced 
 ==================  ===========================================================================================
 
 Members ride together when the losses come example by example and the first pass has shown that riding together
-changes nothing; else they go one by one, and :attr:`Engine.reason` says why.
+changes nothing; else they go one by one, and :attr:`Engine.reason` says why. What the module or the loss draws from
+torch's generators (dropout, noise) is the same for all members of an evaluation: :mod:`dfo.nn.common`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
 
@@ -27,15 +28,17 @@ from torch import Tensor, nn
 from dfo.arrays import Floats
 from dfo.batch import Ints
 from dfo.errors import BadObjective, InvalidArgument, short
-from dfo.nn import convolutions, entrywise, lookups, products
+from dfo.nn import convolutions, entrywise, products
+from dfo.nn.common import Drew, Seeded, Together, generators
 from dfo.nn.lifted import Unhandled, plain, tile, weight
 from dfo.nn.members import Draws, Entries, Factors, Members, Stream
 from dfo.nn.tensors import Choice, keep_buffers, places, trainable
 from dfo.nn.weights import Explicit, Factored, Lag, Streamed, Values
+from dfo.random import Key
 
 __all__ = ["Engine", "Evaluate", "Loss", "examples", "split"]
 
-_HANDLERS = (convolutions, entrywise, lookups, products)  # imported for what they register
+_HANDLERS = (convolutions, entrywise, products)  # imported for what they register
 
 Loss = Callable[[nn.Module, Any], Any]
 """``loss(module, batch)``: ``(B,)`` losses, one an example, or one number."""
@@ -84,13 +87,17 @@ class Engine:
         self.together: bool | None = None if evaluate == "auto" else evaluate == "together"
         self.reason = "" if evaluate == "auto" else "as asked"
         self.asked = evaluate
+        self.generators, self.random = generators(self.tensors.values()), False
+        self._parts, self._noise = list(module.modules()), Key(0)
+        self._seen: Any = None  # what the comparison with single members held for
+        self._writes: bool | None = None  # whether the module works on its input in place
 
     # ------------------------------------------------------------------ losses
 
     def losses(
         self, batch: Any, draws: Draws, index: Ints, scale: Floats,
         center: Mapping[str, Tensor] | None = None, share: bool = True,
-        lag: Mapping[str, Lag] | None = None,
+        lag: Mapping[str, Lag] | None = None, noise: Key | None = None,
     ) -> Tensor:  # fmt: skip
         """Return the losses ``(n, R)`` of members ``center + scale_i u_index[i]``, in double precision.
 
@@ -103,6 +110,7 @@ class Engine:
             share: whether all members see all B examples (R = B); else direction ``j`` of ``q`` sees examples
                 ``j R .. (j + 1) R`` with ``R = B / q``, at both its ends.
             lag: by name, factors of what is still to be added to a tensor of the center.
+            noise: of what module and loss draw, such as dropout masks; by default a child of the directions' key.
         """
         base = self.tensors if center is None else center
         behind = {} if lag is None else lag
@@ -117,12 +125,12 @@ class Engine:
         if not share and rows % q:
             raise InvalidArgument(f"share=False: expected a multiple of {q} examples, got {rows}.")
         members = Members(np.asarray(index), np.asarray(scale, dtype=float), rows if share else rows // q, share)
-        if self.together is None:
-            self._find_out(batch, members, values, base)
-        return self._passes(batch, members, values, base)
+        self._noise = draws.directions.key.child("dropout") if noise is None else noise
+        return self._settled(batch, members, values, base)
 
-    def losses_of(self, batch: Any, points: Mapping[str, Tensor]) -> Tensor:
+    def losses_of(self, batch: Any, points: Mapping[str, Tensor], noise: Key | None = None) -> Tensor:
         """Return the losses ``(n, B)`` of explicit points, ``(n, *shape)`` by name, in double precision."""
+        self._noise = Key(0, ("dropout",)) if noise is None else noise
         n = len(next(iter(points.values())))
         all_of_them = Members(np.arange(n), np.ones(n), examples(batch) or 1)
 
@@ -132,7 +140,24 @@ class Engine:
                 name: Values(self.tensors[name], members, X[own].to(self.tensors[name])) for name, X in points.items()
             }
 
-        return self._passes(batch, all_of_them, values, self.tensors)
+        return self._settled(batch, all_of_them, values, self.tensors)
+
+    def _settled(
+        self, batch: Any, members: Members, values: Callable[[Members], dict[str, Values]], base: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return the losses of members, after a comparison with single ones wherever the last holds no longer."""
+        loss = getattr(self.loss, "func", self.loss)
+        seen = self.random, getattr(loss, "__code__", loss), tuple(part.training for part in self._parts)
+        if seen != self._seen:
+            self.together = None if self.asked == "auto" else self.together
+            self._seen, self._writes = seen, None
+        try:
+            if self.together is None:
+                self._find_out(batch, members, values, base)
+            return self._passes(batch, members, values, base)
+        except Drew:
+            self.random = True
+            return self._settled(batch, members, values, base)
 
     def _passes(
         self, batch: Any, members: Members, values: Callable[[Members], dict[str, Values]], base: Mapping[str, Tensor]
@@ -169,9 +194,14 @@ class Engine:
 
     def _pass(self, batch: Any, members: Members, values: dict[str, Values], base: Mapping[str, Tensor]) -> Tensor:
         """Return the losses ``(n, B)`` of one forward pass."""
-        with torch.no_grad(), keep_buffers(self.module), self._lent(values, base):
-            raw = self.loss(self.module, _tiled(batch, members) if members.share else _dealt(batch, members))
-            return _judged(raw, members)
+        key = self._noise if self.random else None
+        data = batch if self._writes is False else _mapped(batch, examples(batch), torch.clone)
+        alike = Together(members, self.generators) if self.random and members.n > 1 else nullcontext()
+        with torch.no_grad(), keep_buffers(self.module), self._lent(values, base), Seeded(self.generators, key), alike:
+            told = _judged(self.loss(self.module, (_tiled if members.share else _dealt)(data, members)), members)
+        if self._writes is None and (members.n == 1 or self.asked == "together"):
+            self._writes = any(not t.is_inference() and t._version > 0 for t in _tensors(data))
+        return told
 
     @contextmanager
     def _lent(self, values: Mapping[str, Values], base: Mapping[str, Tensor]) -> Iterator[None]:
@@ -195,7 +225,10 @@ class Engine:
     def _find_out(
         self, batch: Any, members: Members, values: Callable[[Members], dict[str, Values]], base: Mapping[str, Tensor]
     ) -> None:
-        """Compare two members that ride together with the same two one by one, far enough apart to be told apart."""
+        """Compare two members that ride together with the same two one by one, far enough apart to be told apart.
+
+        Besides, the losses of the first must not change by a bit when the second is elsewhere.
+        """
         if members.n < 2:
             return
         self.together, self.reason = False, ""
@@ -203,20 +236,22 @@ class Engine:
             self.reason = "the batch holds no tensors"
             return
         far = 0.05 * _typical(base)
-        pair = replace(
-            members, index=np.array([members.span[0], members.span[1] - 1]), scale=np.array([far, -0.7 * far])
-        )
+        ends = np.array([members.span[0], members.span[1] - 1])
+        pair, other = (replace(members, index=ends, scale=np.array([far, s * far])) for s in (-0.7, 0.4))
         try:
-            both = self._pass(batch, pair, values(pair), base)
+            both, again = (self._pass(batch, two, values(two), base) for two in (pair, other))
         except Exception as error:  # whatever the module does with more rows than it knows
             self.reason = _why(error)
             return
         single = torch.cat([self._pass(batch, part, values(part), base) for part in (pair.part(0, 1), pair.part(1, 2))])
-        apart, error = (single[0] - single[1]).norm(), (both - single).norm()
-        rounding = 20 * torch.finfo(next(iter(base.values())).dtype).eps * single.norm()
-        if not bool(error <= 0.25 * apart + rounding):
+        eps = torch.finfo(next(iter(base.values())).dtype).eps
+        apart, off, leak = (single[0] - single[1]).norm(), (both - single).norm(), (both[0] - again[0]).norm()
+        if not bool(leak <= 2 * eps * both[0].norm()):
+            self.reason = f"riding together, a member changed the losses of another by {float(leak):.2g}"
+            return
+        if not bool(off <= 0.25 * apart + 20 * eps * single.norm()):
             self.reason = (
-                f"riding together changed the losses by {float(error):.2g}, which differ by {float(apart):.2g}"
+                f"riding together changed the losses by {float(off):.2g}, which differ by {float(apart):.2g}"
             )
             return
         self.together, self.reason = True, f"checked on {pair.rows} examples"
@@ -256,7 +291,10 @@ def _padded(members: Members, size: int) -> Iterator[Members]:
 def _judged(raw: Any, members: Members) -> Tensor:
     """Return what a loss returned as ``(n, B)`` in double precision on the host."""
     if not isinstance(raw, Tensor):
-        raw = torch.as_tensor(np.asarray(raw, dtype=float))
+        try:
+            raw = torch.as_tensor(np.asarray(raw, dtype=float))
+        except (TypeError, ValueError):
+            raise BadObjective(f"loss: expected (B,) losses or one number, got {short(raw)}.") from None
     raw = plain(raw)
     if not raw.is_floating_point():
         raw = raw.double()
