@@ -154,6 +154,7 @@ class _Block:
 
     def __init__(self, tensor: Tensor, file: File | None) -> None:
         self.tensor, self.file = nn.Parameter(tensor, requires_grad=False), file
+        self.lent: Explicit | None = None  # what members see of it, which may have been written out
         if file is not None:
             AWAY[tensor.data_ptr()] = self
 
@@ -168,6 +169,9 @@ class _Block:
 
     def drop(self) -> None:
         """Give back the memory that it takes while it is near."""
+        if self.lent is not None:
+            self.lent.forget()
+            self.lent = None
         if self.file is not None:
             self.file.advise("MADV_DONTNEED", self.tensor)
 
@@ -240,6 +244,8 @@ class _Home:
         if block is not self.last:
             self._use(block)
         if self.device.type == "cpu":
+            if isinstance(value, Weight) and isinstance(value.values, Explicit):
+                block.lent = value.values
             return value
         if isinstance(value, Weight):
             return weight(self._moved(value.values, block))

@@ -81,6 +81,11 @@ class Explicit(Values):
             self.given = self.shift().add_(self.base)
         return self.given
 
+    def forget(self) -> None:
+        """Drop what was written out; it is written again when it is asked for."""
+        self.given = None
+        self.__dict__.pop("drawn", None)
+
     def one(self, i: int) -> Tensor:
         """Return the value of member ``i``, nothing of which is kept."""
         if self.given is not None:
