@@ -27,7 +27,7 @@ def embedding(
     n, shared = members.n, once(x)
     numbers = plain(x) if shared is None else shared
     loose = shared is None and (not member_rows(numbers, members) or _counted(numbers))  # the same for every example
-    if loose and numbers.shape[:1] != (1,):
+    if loose and (numbers.dim() == 1 or numbers.shape[0] != 1):
         numbers = numbers.unsqueeze(0)
     common = shared is not None or loose
     base = functional.embedding(numbers, plain(w))

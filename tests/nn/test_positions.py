@@ -13,7 +13,7 @@ from dfo.nn.engine import Engine
 from dfo.nn.members import Draws
 from dfo.random import Key
 
-CASES = [(1, 32), (4, 32), (2, 24), (3, 31)]
+CASES = [(1, 32), (4, 32), (2, 24), (3, 31), (1, 1), (2, 1)]
 """Examples and positions: with four members the positions fall into as many equal parts, but for the last."""
 
 
