@@ -1,0 +1,373 @@
+"""What a step of forward-only training costs beside the forward passes it is for, in time and in memory.
+
+Time is CPU time of one thread, in turn in one process: two plain forward passes, then a step, over and over; each
+step is divided by the two passes just before it, and reported is the median over the pairs (the least stands in the
+interval). Where updates lag behind the weights, as they do in 16 bits, a pair is a whole period of steps, so that the
+fold is in it. Memory is the largest resident memory of a fresh process: that of steps less that of plain forward
+passes of the same number of tokens. The reference is the two-point step of public codes, re-told
+(:mod:`dfo.bench.measures.mezo_reference`). SmolLM2 is left out, and a row says so, where it is not installed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from dfo.bench.measures.row import Row
+
+__all__ = ["network_steps", "paired", "plain", "stepper"]
+
+Step = Callable[[], object]
+
+SOURCE = "CPU time of one thread, paired in the same run"
+
+PEAK = "largest resident memory of a fresh process, less that with plain passes; median of its runs"
+
+WAYS: Mapping[str, tuple[str, bool, float | None]] = {
+    "gaussian": ("gaussian", False, 1.50),
+    "gaussian, in place": ("gaussian", True, 1.50),
+    "rademacher": ("rademacher", False, 1.20),
+    "rademacher, in place": ("rademacher", True, 1.20),
+    "low rank, in place": ("low-rank", True, 1.10),
+    "low rank, activation side": ("low-rank", False, 1.10),
+    "reference": ("reference", True, None),
+}
+"""Label to law, whether the weights themselves are moved, most times two plain passes of 512 tokens."""
+
+POPULATIONS = ((16, 128, 1.15), (256, 8, 1.20), (256, 1, 1.60))
+"""Members, tokens of each, most times plain inference on as many tokens."""
+
+LANGUAGE = (("bfloat16", 128, 1.5), ("bfloat16", 1024, 1.15), ("float32", 128, None))
+"""Precision, tokens, most times two plain passes."""
+
+PERIOD = 16
+"""Steps after which updates of rank 1 are added to weights of 16 bits."""
+
+LR = 1e-6
+
+
+# ---------------------------------------------------------------------------------------------- models
+
+
+def _gpt(**sides: int) -> Any:
+    return import_module("dfo_problems.networks.models").gpt(**{"context": 129, **sides})
+
+
+def _language(precision: str) -> Any:
+    return import_module("dfo_problems.language").smollm2(precision)[0]
+
+
+def _tokens(count: int, words: int, length: int = 128) -> Any:
+    """Return ``count`` tokens to read in sequences of at most ``length``, and one more of each to be asked for."""
+    import torch
+
+    length = min(count, length)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(words, (count // length, length + 1), generator=generator)
+
+
+def _loss(module: Any, tokens: Any) -> Any:
+    """Return the ``(B,)`` mean cross-entropies of the next token, from all logits."""
+    from torch.nn import functional as F  # noqa: N812 - its usual name
+
+    logits = module(tokens[:, :-1])
+    logits = getattr(logits, "logits", logits)
+    losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    return losses.view(len(tokens), -1).mean(1)
+
+
+def _chunked(module: Any, tokens: Any) -> Any:
+    """Return the same losses, from a few logits at a time."""
+    from dfo.nn import causal_loss
+
+    return causal_loss(module, {"input_ids": tokens})
+
+
+def plain(module: Any, tokens: Any, times: int = 2, loss: Any = None) -> Step:
+    """Return a function that makes plain forward passes, each with its loss."""
+    import torch
+
+    def passes() -> None:
+        with torch.inference_mode():
+            for _ in range(times):
+                (loss or _loss)(module, tokens)
+
+    return passes
+
+
+def stepper(module: Any, tokens: Any, law: str, in_place: bool = False, loss: Any = None) -> Step:
+    """Return a function that makes one two-point step.
+
+    Args:
+        module: whose weights move.
+        tokens: ``(B, T + 1)``.
+        law: of the directions, or ``reference`` for the step of public codes.
+        in_place: move the weights themselves, and bring them back to the bit.
+        loss: of the module and the tokens.
+    """
+    import torch
+
+    from dfo.bench.measures.mezo_reference import Reference
+    from dfo.nn import ZOSGD
+
+    function = loss or _loss
+    if law == "reference":
+        reference = Reference(module, LR)
+        return lambda: reference.step(function, tokens)
+    optimizer = ZOSGD(module, lr=LR, samples=1, directions=law)
+    if not in_place:
+        return lambda: optimizer.step(function, tokens)
+
+    def closure() -> float:
+        with torch.inference_mode():
+            return float(function(module, tokens).mean())
+
+    return lambda: optimizer.step(closure)
+
+
+# ---------------------------------------------------------------------------------------------- time
+
+
+def _seconds(step: Step, times: int = 1) -> float:
+    began = time.process_time()
+    for _ in range(times):
+        step()
+    return (time.process_time() - began) / times
+
+
+def paired(least: Step, steps: Mapping[str, Step], pairs: int, period: int = 1) -> dict[str, Any]:
+    """Return CPU seconds over those of ``least``, timed just before each; ``(pairs,)`` a step.
+
+    Args:
+        least: what is divided by.
+        steps: what is timed, after a call to warm up.
+        pairs: times each is timed.
+        period: calls of one timing, in whose middle ``least`` is timed again.
+    """
+    for step in (least, *steps.values()):
+        for _ in range(2):
+            step()
+    ratios: dict[str, list[float]] = {name: [] for name in steps}
+    for _, (name, step) in itertools.product(range(pairs), steps.items()):
+        took = [(_seconds(least), _seconds(step, period // 2 or 1)) for _ in range(2 if period > 1 else 1)]
+        base, mine = np.mean(took, axis=0)
+        ratios[name].append(mine / base)
+    return {name: np.array(r) for name, r in ratios.items()}
+
+
+def _judged(claim: str, ratios: Any, most: float | None) -> Row:
+    at = float(np.median(ratios))
+    spread = f"pairs {float(np.min(ratios)):.3g}..{float(np.max(ratios)):.3g}"
+    wanted = "reported" if most is None else f"<= {most:g}"
+    return Row(claim, wanted, at, most is None or at <= most, SOURCE, len(ratios), spread)
+
+
+def _small(tokens: int, pairs: int, ways: Sequence[str] = tuple(WAYS), **sides: int) -> list[Row]:
+    """Time two-point steps of a GPT in single precision."""
+    batch = _tokens(tokens, sides.get("vocab", 3072))
+    steps = {way: stepper(_gpt(**sides), batch, *WAYS[way][:2]) for way in ways}
+    module = _gpt(**sides)
+    steps["both ends in one plain pass"] = plain(module, _doubled(batch), 1)
+    ratios = paired(plain(module, batch), steps, pairs)
+    millions = sum(p.numel() for p in module.parameters()) / 1e6
+    return [
+        _judged(
+            f"step / two passes, {way}, GPT {millions:.3g} M fp32, {tokens} tokens",
+            r, WAYS[way][2] if tokens == 512 and way in WAYS else None,
+        )
+        for way, r in ratios.items()
+    ]  # fmt: skip
+
+
+def _doubled(tokens: Any) -> Any:
+    import torch
+
+    return torch.cat([tokens, tokens])
+
+
+def _large(precision: str, tokens: int, most: float | None, pairs: int) -> list[Row]:
+    """Time two-point steps of SmolLM2: ours over whole periods, those of public codes one by one."""
+    module = _language(precision)
+    batch, name = _tokens(tokens, 49152), f"SmolLM2-135M {precision}, {tokens} tokens"
+    base = plain(module, batch)
+    period = PERIOD if precision == "bfloat16" else 1
+    ours = paired(base, {"ours": stepper(module, batch, "low-rank")}, pairs, period)["ours"]
+    theirs = paired(base, {"reference": stepper(module, batch, "reference")}, max(3, pairs // 2))["reference"]
+    fold = ", the fold in it" if period > 1 else ""
+    return [
+        _judged(f"step / two passes, low rank, activation side{fold}, {name}", ours, most),
+        _judged(f"step / two passes, reference, {name}", theirs, None),
+    ]
+
+
+def _crowd(members: int, tokens: int, most: float | None, pairs: int, **sides: int) -> list[Row]:
+    """Time a population of rank 1 with its draws against plain inference on as many tokens."""
+    import torch
+
+    from dfo.directions import Directions, LowRank
+    from dfo.nn import Engine
+    from dfo.nn.members import Draws
+    from dfo.random import Key
+
+    module, words = _gpt(**sides), sides.get("vocab", 3072)
+    one, each, number = _tokens(tokens, words), np.arange(members), itertools.count()
+    many = torch.randint(words, (members, tokens + 1), generator=torch.Generator().manual_seed(1))
+    engine, scale = Engine(module, _loss), 1e-3 * (1.0 - 2.0 * (each % 2))
+    own = _tokens(members * tokens // 2, words, tokens)  # each direction reads tokens of its own
+
+    def forward(batch: Any, share: bool) -> Step:
+        def once() -> None:
+            recipe = Directions(LowRank(), Key(0, (next(number),)), members // 2, engine.tensors)
+            engine.losses(batch, Draws(recipe, engine.tensors), each // 2, scale, share=share)
+
+        return once
+
+    steps = {"tokens of all members alike": forward(one, True), "tokens of each direction": forward(own, False)}
+    ratios = paired(plain(module, many, 1), steps, pairs)
+    if not engine.together:
+        raise RuntimeError(engine.describe())
+    shape = f"{members} x {tokens} tokens"
+    alike, apart = (ratios[name] for name in steps)
+    return [
+        _judged(f"population / plain inference, rank 1, draws included, {shape}, each direction its own", apart, most),
+        _judged(f"population / plain inference, rank 1, draws included, {shape}, all members alike", alike, None),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- memory
+
+
+def _peak() -> float:
+    """Return the largest resident memory of this process so far, in MiB."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as lines:
+            return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _mebibytes(what: str, precision: str, tokens: int, loss: str) -> float:
+    """Return the peak of this process after plain passes of ``2 tokens`` tokens, or after steps on ``tokens``."""
+    import torch
+
+    torch.set_num_threads(1)
+    function = {"all logits": _loss, "few logits": _chunked}[loss]
+    module = _language(precision)
+    batch = _tokens(tokens, 49152)
+    if what == "plain":
+        act = plain(module, _doubled(batch), 1, function)
+    elif what == "plain, one by one":
+        act = plain(module, batch, 1, function)
+    else:
+        act = stepper(module, batch, what, loss=function)
+    for _ in range(PERIOD + 1 if what == "low-rank" else 3):
+        act()
+    return _peak()
+
+
+def _many(samples: int, parts: int) -> float:
+    """Return the peak of this process after steps of several directions on a batch in parts; 0 parts: plain passes."""
+    import torch
+
+    from dfo.nn import ZOSGD
+
+    torch.set_num_threads(1)
+    module, batch = _gpt(), _tokens(1024, 3072)
+    optimizer = ZOSGD(module, lr=LR, samples=samples)
+    act = (lambda: optimizer.step(_loss, batch, parts=parts)) if parts else plain(module, _tokens(2048, 3072), 1)
+    for _ in range(3):
+        act()
+    return _peak()
+
+
+def _median(call: str, runs: int) -> tuple[float, str]:
+    """Return the median over fresh processes, and their spread."""
+    found = [float(_fresh(call)) for _ in range(runs)]
+    return float(np.median(found)), f"{min(found):.4g}..{max(found):.4g}"
+
+
+def _memory(runs: int = 3) -> list[Row]:
+    """Measure what steps of SmolLM2 in bfloat16 need beside plain passes."""
+    rows, weights = [], 134515008 * 2 / 2**20
+    cases = (("all logits", 128), ("few logits", 1024))
+    for (loss, tokens), what in itertools.product(cases, ("low-rank", "reference")):
+        beside = "plain" if what == "low-rank" else "plain, one by one"
+        base, _ = _median(f"p._mebibytes({beside!r}, 'bfloat16', {tokens}, {loss!r})", runs)
+        peak, spread = _median(f"p._mebibytes({what!r}, 'bfloat16', {tokens}, {loss!r})", runs)
+        extra, label = peak - base, "low rank, activation side" if what == "low-rank" else what
+        claim = f"MiB above plain passes, {label}, SmolLM2-135M bfloat16, {tokens} tokens, {loss} ({weights:.0f} MiB)"
+        most = max(8.0, 0.01 * weights)
+        ours = what == "low-rank"
+        rows.append(
+            Row(claim, f"<= {most:g}" if ours else "reported", extra, not ours or extra <= most, PEAK, runs,
+                f"peaks {spread}, plain {base:.4g}")
+        )  # fmt: skip
+    return rows
+
+
+def _directions(runs: int = 3) -> list[Row]:
+    """Measure what many directions and a batch in parts add."""
+    base, _ = _median("p._many(1, 0)", runs)
+    rows = []
+    for samples, parts in ((1, 8), (16, 8)):
+        peak, spread = _median(f"p._many({samples}, {parts})", runs)
+        claim = f"MiB above a plain pass of 2048 tokens, q = {samples}, 1024 tokens in {parts} parts, GPT 10.1 M fp32"
+        most = 8.0
+        rows.append(Row(claim, f"<= {most:g}", peak - base, peak - base <= most, PEAK, runs, f"peaks {spread}"))
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------- the measure
+
+
+def _fresh(code: str) -> Any:
+    """Return what an expression over this module gives in a fresh process with one thread, by way of JSON."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    line = (
+        "import json, torch; from dataclasses import asdict; from dfo.bench.measures import network_steps as p;"
+        f" torch.set_num_threads(1); torch.manual_seed(0); print(json.dumps({code}))"
+    )
+    given = {**os.environ, **dict.fromkeys(names, "1")}
+    out = subprocess.run([sys.executable, "-c", line], env=given, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def _told(call: str) -> list[Row]:
+    return [Row(**row) for row in _fresh(f"[asdict(row) for row in p.{call}]")]
+
+
+def _absent() -> str:
+    """Return why the language model cannot be had, or nothing."""
+    from dfo.errors import MissingPackage
+
+    try:
+        _language("bfloat16")
+    except (ImportError, MissingPackage) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def network_steps(pairs: int = 7) -> list[Row]:
+    """Two-point steps and populations of networks against plain forward passes: time, and memory of fresh processes."""
+    rows: list[Row] = []
+    for tokens in (32, 128, 512, 2048):
+        rows += _told(f"_small({tokens}, {pairs if tokens < 2048 else 5})")
+    for members, tokens, most in POPULATIONS:
+        rows += _told(f"_crowd({members}, {tokens}, {most}, {pairs})")
+    rows += _directions()
+    if why := _absent():
+        return [*rows, Row("SmolLM2-135M", "reported", float("nan"), True, f"left out: {why}", 0)]
+    for precision, tokens, most in LANGUAGE:
+        rows += _told(f"_large({precision!r}, {tokens}, {most}, 5)")
+    return rows + _memory()
