@@ -31,20 +31,28 @@ from dfo.distributions import (
     distribution,
 )
 from dfo.errors import InvalidArgument, InvalidType
+from dfo.masks import MagnitudeMask, RandomMask
 from dfo.random import Key
+from dfo.structured import LOZO, Block, RandomCoordinate, SubZero, over
 
 __all__ = [
     "DISTRIBUTIONS",
+    "LOZO",
+    "Block",
     "Coordinate",
     "Directions",
     "Distribution",
     "Gaussian",
     "LowRank",
+    "MagnitudeMask",
     "NoiseTable",
     "Orthogonal",
     "Rademacher",
+    "RandomCoordinate",
+    "RandomMask",
     "Sparse",
     "Sphere",
+    "SubZero",
     "Subspace",
     "distribution",
 ]
@@ -109,21 +117,25 @@ class Directions:
 
     def add_to(self, x: Point, weights: Floats) -> Point:
         """Add ``sum_i weights[i] u_i`` to ``x`` in place, a chunk at a time, and return ``x``."""
-        active = [(i, float(w)) for i, w in enumerate(weights) if w != 0.0]
         for key, block, law in self._blocks(x):
-            if not law.elementwise and not hasattr(law, "views"):
-                block += _sum(law, key, self.count, weights, block, self.__dict__.get("_rows"))
-                continue
-            rows = self.__dict__.get("_rows") if not hasattr(law, "views") else law.views(key, self.count, block)
-            m = block.shape[0]
-            for at in range(0, m, PIECE):
-                part = block[at : at + PIECE]
-                for i, w in active:
-                    if rows is None:
-                        part += w * law.piece(key, i * m + at, part.shape[0], part)
-                    else:
-                        part += w * rows[i][at : at + part.shape[0]]
+            self._add(key, block, law, weights)
         return x
+
+    def _add(self, key: Key, block: Any, law: Any, weights: Floats) -> None:
+        """Add the sum to a flat block in place."""
+        if not law.elementwise and not hasattr(law, "views"):
+            block += _sum(law, key, self.count, weights, block, self.__dict__.get("_rows"))
+            return
+        active = [(i, float(w)) for i, w in enumerate(weights) if w != 0.0]
+        rows = self.__dict__.get("_rows") if not hasattr(law, "views") else law.views(key, self.count, block)
+        m = block.shape[0]
+        for at in range(0, m, PIECE):
+            part = block[at : at + PIECE]
+            for i, w in active:
+                if rows is None:
+                    part += w * law.piece(key, i * m + at, part.shape[0], part)
+                else:
+                    part += w * rows[i][at : at + part.shape[0]]
 
     def add_member(self, x: Point, i: int, scale: float) -> Point:
         """Add ``scale * u_i`` to ``x`` in place and return ``x``."""
@@ -134,10 +146,11 @@ class Directions:
             return x
         weights = np.zeros(self.count)
         weights[i] = scale
-        if not hasattr(self.law, "row"):
-            return self.add_to(x, weights)
         for key, block, law in self._blocks(x):
-            block += scale * law.row(key, i, block)
+            if hasattr(law, "row"):
+                block += scale * law.row(key, i, block)
+            else:
+                self._add(key, block, law, weights)
         return x
 
     def _blocks(self, x: Point) -> Iterator[tuple[Key, Any, Any]]:
@@ -145,14 +158,14 @@ class Directions:
         if not is_blocks(x):
             yield self.key, x, self.law
             return
-        within = getattr(self.law, "within", None)
-        if not self.law.elementwise and within is None:
+        if not (self.law.elementwise or hasattr(self.law, "within") or hasattr(self.law, "over")):
             raise InvalidType(f"{type(self.law).__name__} directions need a point in one array, got named blocks.")
-        for name, block in x.items():
+        for name, law in over(self.law, self.key, {name: tuple(block.shape) for name, block in x.items()}).items():
+            block: Any = x[name]
             flat = block.reshape(-1)
             if not _is_view(flat, block):
                 raise InvalidArgument(f"block {name!r} is not contiguous, so it cannot be moved in place.")
-            yield self.key.child(name), flat, self.law if within is None else within(tuple(block.shape))
+            yield self.key.child(name), flat, law
 
 
 def _sum(law: Any, key: Key, count: int, weights: Floats, like: Any, rows: Array | None) -> Any:

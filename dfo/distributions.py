@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
@@ -44,10 +44,12 @@ ALIGNED = 16
 class Distribution(Protocol):
     """A law of directions in R^d with ``E[u u^T] = I``.
 
-    Optional members: ``within(shape)`` returns the law of a block of that shape of a point in named blocks
-    (a law without it draws whole points only, unless it is elementwise); ``combined(key, weights, like)``
-    returns ``weights @ rows`` without building the rows, and ``row(key, i, like)`` one row alone;
-    ``views(key, count, like)`` returns the rows as a list of arrays that exist already.
+    Optional members: ``within(shape)`` returns the law of a block of that shape of a point in named blocks, or None
+    where the block stays where it is (a law without it draws whole points only, unless it is elementwise);
+    ``over(key, shapes)``, where it exists, returns instead the laws of all blocks that directions of this key move,
+    by name (see :mod:`dfo.structured`); ``combined(key, weights, like)`` returns ``weights @ rows`` without building
+    the rows, and ``row(key, i, like)`` one row alone; ``views(key, count, like)`` returns the rows as a list of arrays
+    that exist already.
     """
 
     elementwise: ClassVar[bool]
@@ -144,6 +146,45 @@ class Sphere(_Joint):
         norms = xp.sqrt((drawn * drawn).sum(axis=1))[:, None]
         rows: Array = drawn * (math.sqrt(like.shape[-1]) / norms)
         return rows
+
+    def within(self, shape: tuple[int, ...]) -> Distribution:
+        """Return the law of a block: on a sphere of its own, of radius ``sqrt(m)``."""
+        return _Spherical(math.prod(shape))
+
+
+@dataclass(frozen=True, eq=False)
+class _Spherical:
+    """Sphere directions of a block of ``size`` entries, any stretch of them alone; their norms are kept."""
+
+    size: int
+    norms: dict[Any, float] = field(default_factory=dict, repr=False)
+    elementwise: ClassVar[bool] = True
+
+    def rows(self, key: Key, count: int, like: Array) -> Array:
+        """Return ``(count, d)`` directions."""
+        return self.piece(key, 0, count * self.size, like).reshape(count, self.size)
+
+    def piece(self, key: Key, start: int, count: int, like: Array) -> Array:
+        """Return a slice of the flattened rows."""
+        out: Any = normal(key, (count,), like, start)
+        at, m = 0, self.size
+        while at < count:
+            i, first = divmod(start + at, m)
+            out[at : at + m - first] *= math.sqrt(m) / self._norm(key, i, like)
+            at += m - first
+        drawn: Array = out
+        return drawn
+
+    def _norm(self, key: Key, i: int, like: Any) -> float:
+        where = (key, i, *_kind(like))
+        if where not in self.norms:
+            total, m = 0.0, self.size
+            for at in range(0, m, CHUNK):
+                part: Any = normal(key, (min(CHUNK, m - at),), like, i * m + at)
+                wide = part.double() if is_torch(part) else part.astype(float)
+                total += float((wide * wide).sum())
+            self.norms[where] = math.sqrt(total)
+        return self.norms[where]
 
 
 @dataclass(frozen=True)

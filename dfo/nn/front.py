@@ -18,6 +18,7 @@ from dfo.directions import Directions, Distribution, LowRank, distribution
 from dfo.errors import BadState, InvalidArgument, InvalidType, short
 from dfo.nn.engine import Engine, Evaluate, Loss, examples, split
 from dfo.nn.in_place import InPlace
+from dfo.nn.laws import Laws
 from dfo.nn.members import Draws, Factors
 from dfo.nn.replay import Record, ReplayLog, describe
 from dfo.nn.tensors import Choice
@@ -111,6 +112,7 @@ class Front(torch.optim.Optimizer):
             raise InvalidArgument(f"samples: expected at least one direction a step, got {samples!r}.")
         directions = options.directions
         self.law = LowRank() if directions == "low-rank" else distribution(directions)
+        self.laws = Laws(self.law)
         self.key, self.t = Key.of(options.seed), 0
         self.log: ReplayLog | None = None
         self.processes: Processes | None = None
@@ -204,7 +206,8 @@ class Front(torch.optim.Optimizer):
     # ------------------------------------------------------------------ directions
 
     def _directions(self, t: int, q: int) -> Directions:
-        return Directions(self.law, self.key.child(t), q, self.engine.tensors)  # type: ignore[arg-type]
+        law = self.laws.at(t, self.engine.tensors)
+        return Directions(law, self.key.child(t), q, self.engine.tensors)  # type: ignore[arg-type]
 
     def _draws(self, t: int, q: int) -> Draws:
         """Return the directions of step ``t``; those of steps that lag behind are kept."""
@@ -232,6 +235,7 @@ class Front(torch.optim.Optimizer):
     def _apply(self, record: Record) -> None:
         """Move the weights by one record: by ``lr sum_j w_j u_j``, and by what momentum remembers."""
         t, rates = record.step, np.asarray(record.rates)[:, None]
+        self.laws.at(t, self.engine.tensors)  # looks before anything moves
         self.t, self._flushed = t + 1, False
         if self._torch is not None:
             self._torch.step(self.engine.tensors, [self._term(t, record.weights)], self._rate_of(record.rates))
@@ -279,15 +283,18 @@ class Front(torch.optim.Optimizer):
     def _forget(self) -> None:
         needed = {t for t, _ in self._past} if self.options.rule == "momentum" else set()
         self._drawn = {t: draws for t, draws in self._drawn.items() if t in needed}
+        self.laws.forget(min(needed | {self.t}))
 
     # ------------------------------------------------------------------ updates that lag behind
 
     def _laggards(self) -> list[str]:
         """Return the tensors of 16 bits whose updates are products of few columns."""
         decays = any(group["weight_decay"] for group in self.param_groups)
-        if decays or self._rank >= self.options.lag or self._torch is not None:
+        if decays or self._rank >= self.options.lag or self._torch is not None or self.laws.looks:
             return []
         streams = Draws(self._directions(0, 1), self.engine.tensors).streams
+        if len(streams) < len(self.engine.tensors):  # what a step leaves alone would be seen without what it lacks
+            return []
         return [
             name
             for name, t in self.engine.tensors.items()
@@ -301,8 +308,9 @@ class Front(torch.optim.Optimizer):
         for name in self._late:
             g, like = self._group_of[name], self.engine.tensors[name]
             parts = [part for t, w in self._pending.terms.items() for part in self._term(t, w[g]).parts(name)]
-            tall, flat = factors_of(parts, torch.float32)
-            lag[name] = (tall.to(like.dtype), flat.to(like.dtype))
+            if parts:
+                tall, flat = factors_of(parts, torch.float32)
+                lag[name] = (tall.to(like.dtype), flat.to(like.dtype))
         return lag
 
     def flush(self) -> None:
@@ -373,7 +381,7 @@ class Front(torch.optim.Optimizer):
         self._flush()
         inner = None if self._torch is None else self._torch.state_dict()
         memory = {"t": self.t, "past": [(t, w.tolist()) for t, w in self._past], "config": self.config(), "rule": inner}
-        return {**super().state_dict(), "dfo": memory | self._memory()}
+        return {**super().state_dict(), "dfo": memory | {"laws": self.laws.state()} | self._memory()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state.
@@ -391,6 +399,7 @@ class Front(torch.optim.Optimizer):
         self._past = deque(((t, np.asarray(w)) for t, w in memory["past"]), maxlen=self._window)
         if self._torch is not None:
             self._torch.load_state_dict(memory["rule"])
+        self.laws.load(memory["laws"])
         self._remember(memory)
 
     def _memory(self) -> dict[str, Any]:

@@ -166,6 +166,8 @@ class InPlace:
         """Take other directions of the same law and number, for the next step; all memory is used again."""
         if (directions.law, directions.count) != (self.directions.law, self.directions.count):
             raise InvalidArgument("take: expected the same law and number of directions. Make another InPlace.")
+        if hasattr(directions.law, "over"):
+            raise InvalidArgument("take: expected a law that treats every step alike. Make another InPlace.")
         self.back()
         self.directions = directions
         drawn = [(key, flat, law) for key, flat, law in directions._blocks(self._tensors)]

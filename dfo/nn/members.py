@@ -17,6 +17,7 @@ from dfo.batch import Ints
 from dfo.directions import Directions, Distribution, Gaussian, LowRank
 from dfo.errors import InvalidType
 from dfo.random import Key
+from dfo.structured import over
 
 __all__ = ["SMALL", "Draws", "Entries", "Factors", "Members", "Rows", "Shelf", "Stream"]
 
@@ -259,13 +260,10 @@ class Draws:
 
 
 def _in_blocks(directions: Directions, tensors: Mapping[str, Tensor]) -> dict[str, Stream]:
-    law, streams = directions.law, dict[str, Stream]()
-    within = getattr(law, "within", None)
-    for name, tensor in tensors.items():
-        mine: Any = law if within is None else within(tuple(tensor.shape))
-        if mine is None:  # the law leaves this tensor where it is
-            continue
-        key = directions.key.child(name)
+    streams, shapes = dict[str, Stream](), {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name, law in over(directions.law, directions.key, shapes).items():  # the others stay where they are
+        mine: Any = law
+        tensor, key = tensors[name], directions.key.child(name)
         if hasattr(mine, "factors"):
             streams[name] = _factored(mine, key.child(0), tensor)
         elif mine.elementwise:

@@ -229,7 +229,7 @@ class _Rows(Block):
         else:
             left, right = self.law.factors(self.key, self.a, self.unit, self.count, self.flat)
         left = left * torch.as_tensor(weights).to(left)[:, None, None]  # (q, a, r)
-        self.sums = left.permute(1, 0, 2).reshape(self.a, -1), right.view(-1, self.unit)
+        self.sums = left.permute(1, 0, 2).reshape(self.a, -1), right.reshape(-1, self.unit)
 
     def add(self, piece: Piece, weights: Floats, center: Tensor) -> None:
         """Add the sum of the products, taken first."""

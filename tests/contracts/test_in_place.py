@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dfo.batch import Perturbations
-from dfo.directions import Directions, Gaussian, Rademacher, Sphere
+from dfo.directions import Directions, Gaussian, Orthogonal, Rademacher
 from dfo.errors import InvalidArgument, InvalidType, ProblemTooLarge
 from dfo.feedback import Values
 from dfo.random import Key
@@ -216,5 +216,5 @@ def test_what_cannot_be_done_in_place_is_refused():
     turned = {"head": np.zeros((4, 3)).T}
     with pytest.raises(InvalidArgument, match="'head' is not contiguous"):
         Directions(Gaussian(), Key(0), 1, turned).add_to(turned, np.ones(1))
-    with pytest.raises(InvalidType, match="Sphere directions need a point in one array"):
-        Directions(Sphere(), Key(0), 1, x).add_to(x, np.ones(1))
+    with pytest.raises(InvalidType, match="Orthogonal directions need a point in one array"):
+        Directions(Orthogonal(), Key(0), 1, x).add_to(x, np.ones(1))

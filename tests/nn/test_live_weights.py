@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfo.directions import Directions, Gaussian, LowRank, NoiseTable, Rademacher, Sparse, Sphere
+from dfo.directions import Directions, Gaussian, LowRank, NoiseTable, Orthogonal, Rademacher, Sparse
 from dfo.errors import InvalidArgument, InvalidType
 from dfo.nn import in_place, pieces
 from dfo.nn.in_place import InPlace
@@ -247,7 +247,7 @@ def test_what_cannot_be_moved_is_refused_with_a_sentence() -> None:
         ({"w": x.long()}, Gaussian(), InvalidType, "floating-point"),
         ({}, Gaussian(), InvalidType, "mapping"),
         (x, Gaussian(), InvalidType, "mapping"),
-        ({"w": x}, Sphere(), InvalidType, "one array"),
+        ({"w": x}, Orthogonal(), InvalidType, "one array"),
     ):
         with pytest.raises(error, match=words):
             InPlace(live, directions(law, {"w": x}))  # type: ignore[arg-type]
