@@ -84,14 +84,14 @@ def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
     if rows.shape[1] <= FEW:
         _few(rows, sums, v, bias if direct else None)
         return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
-    t = torch.bmm(v.right, rows.transpose(1, 2)).transpose(1, 2)  # (g, R, r), in the quicker order
-    left, per = v.left, v.members.n // g
-    t = t.unflatten(1, (per, -1)).mul_(v.columns(t).view(g, per, 1, -1)).flatten(1, 2)
+    per, k, left = v.members.n // g, v.left.shape[2], v.left
+    drawn = torch.bmm(v.right, rows.transpose(1, 2)).unflatten(2, (per, -1))  # (g, k, per, R / per), the quicker order
+    t = drawn.new_empty(g, k + direct, *drawn.shape[2:])
+    torch.mul(drawn, v.columns(drawn).view(g, per, k).transpose(1, 2).unsqueeze(3), out=t[:, :k])
     if direct:
-        scale = v.members.scales(t).view(g, per, 1, 1)
-        column = scale.expand(g, per, rows.shape[1] // per, 1).reshape(g, -1, 1)
-        t, left = torch.cat([t, column], 2), torch.cat([left, bias.values.drawn.unsqueeze(2)], 2)
-    sums.baddbmm_(t, left.transpose(1, 2))
+        t[:, k] = v.members.scales(t).view(g, per, 1)
+        left = torch.cat([left, bias.values.drawn.unsqueeze(2)], 2)
+    sums.baddbmm_(t.flatten(2).transpose(1, 2), left.transpose(1, 2))
     return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
 
 
