@@ -26,6 +26,9 @@ __all__ = ["GOALS", "Goal", "network_population", "ours"]
 
 SIGMA = 0.01
 
+ROOM = 1 << 28
+"""Bytes of drawn numbers that are kept for the update; what is needed of it is far less, except at full rank."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -99,38 +102,36 @@ def ours(work: Any, law: str, what: str) -> Callable[[], object]:
     """
     from dfo.directions import Directions
     from dfo.nn.engine import Engine
+    from dfo.nn.fronts import ES
     from dfo.nn.members import Draws
+    from dfo.nn.update import Term, move
     from dfo.random import Key
 
     batch = (work.x, work.y)
-    if what == "generation":
-        return _generation(work, _law(law), batch)
+    if what == "generation" and not work.own:
+        front = ES(work.module, 1e-9, population=work.members, sigma=SIGMA, directions=_law(law), room=ROOM)
+        return lambda: front.step(work.loss, batch)
     per = 1 if work.own else 2
     engine, count, each = Engine(work.module, work.loss), work.members // per, np.arange(work.members)
     index, scale, step = each // per, SIGMA * (1.0 - 2.0 * (each % 2)), [0]
 
     def draws() -> Draws:
         step[0] += 1
-        directions = Directions(_law(law), Key(0).child(step[0]), count, engine.tensors)
-        return Draws(directions, engine.tensors, room=1 << 30)
+        return Draws(Directions(_law(law), Key(0).child(step[0]), count, engine.tensors), engine.tensors, ROOM)
 
     held = draws()
 
     def once() -> object:
-        told = engine.losses(batch, held if what == "given" else draws(), index, scale, share=not work.own)
+        now = held if what == "given" else draws()
+        told = engine.losses(batch, now, index, scale, share=not work.own)
         if not engine.together:
             raise RuntimeError(engine.describe())
+        if what == "generation":
+            f = told.mean(1).numpy()
+            move(engine.tensors, [Term(now, 1e-9 * (f - f.mean()) / f.std(), [(0, count)])], Key(1).child(step[0]))
         return told
 
     return once
-
-
-def _generation(work: Any, law: Any, batch: Any) -> Callable[[], object]:
-    from dfo.nn.fronts import ZOSGD
-
-    samples = work.members if work.own else work.members // 2
-    front = ZOSGD(work.module, lr=1e-9, radius=SIGMA, samples=samples, directions=law, share=not work.own)
-    return lambda: front.step(work.loss, batch)
 
 
 # ---------------------------------------------------------------------------------------------- measuring
