@@ -16,6 +16,7 @@ torch's generators (dropout, noise) is the same for all members of an evaluation
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass, replace
@@ -28,24 +29,24 @@ from torch import Tensor, nn
 from dfo.arrays import Floats
 from dfo.batch import Ints
 from dfo.errors import BadObjective, InvalidArgument, short
-from dfo.nn import convolutions, entrywise, products
+from dfo.nn import convolutions, entrywise, lookups, products
 from dfo.nn.common import Drew, Seeded, Together, generators
 from dfo.nn.lifted import Unhandled, plain, tile, weight
 from dfo.nn.members import Draws, Entries, Factors, Members, Stream
-from dfo.nn.tensors import Choice, keep_buffers, places, trainable
+from dfo.nn.tensors import Choice, done_with, keep_buffers, places, trainable
 from dfo.nn.weights import Explicit, Factored, Lag, Streamed, Values
 from dfo.random import Key
 
-__all__ = ["Engine", "Evaluate", "Loss", "examples", "split"]
+__all__ = ["Engine", "Evaluate", "Loss", "examples", "split", "typical_size"]
 
-_HANDLERS = (convolutions, entrywise, products)  # imported for what they register
+_HANDLERS = (convolutions, entrywise, lookups, products)  # imported for what they register
 
 Loss = Callable[[nn.Module, Any], Any]
 """``loss(module, batch)``: ``(B,)`` losses, one an example, or one number."""
 
 Evaluate = Literal["auto", "together", "one by one"]
 
-ROWS = 2048
+ROWS = 1024
 """Rows of a pass (tokens, images, states) that the members of a chunk make together, if nothing else is said."""
 
 PATCH = 256
@@ -91,6 +92,8 @@ class Engine:
         self._parts, self._noise = list(module.modules()), Key(0)
         self._seen: Any = None  # what the comparison with single members held for
         self._writes: bool | None = None  # whether the module works on its input in place
+        self.size = 1  # members of a pass of the last step
+        self.mine: Callable[[int], bool] | None = None  # passes made here; no numbers for the others
 
     # ------------------------------------------------------------------ losses
 
@@ -163,14 +166,17 @@ class Engine:
         self, batch: Any, members: Members, values: Callable[[Members], dict[str, Values]], base: Mapping[str, Tensor]
     ) -> Tensor:
         try:
-            size = self.size_of_chunk(batch, members)
-            parts = [self._pass(batch, part, values(part), base) for part in _padded(members, size)]
+            self.size = size = self.size_of_chunk(batch, members)
+            parts = [
+                self._pass(batch, part, values(part), base) if self.mine is None or self.mine(i) else None
+                for i, part in enumerate(_padded(members, size))
+            ]
         except Exception as error:
             if not self.together or self.asked != "auto":
                 raise
             self.together, self.reason = False, _why(error)  # if it is the loss that fails, it fails again
             return self._passes(batch, members, values, base)
-        return torch.cat(parts)[: members.n]
+        return torch.cat(_filled(parts, size))[: members.n]
 
     def _value(self, base: Tensor, members: Members, stream: Stream, lag: Lag | None) -> Values:
         if isinstance(stream, Factors):
@@ -206,7 +212,7 @@ class Engine:
     @contextmanager
     def _lent(self, values: Mapping[str, Values], base: Mapping[str, Tensor]) -> Iterator[None]:
         """Put stand-ins into the module, and its own tensors back whatever happens."""
-        own = [(place, place.module._parameters[place.slot]) for name in self.places for place in self.places[name]]
+        own = [(place, place.module._parameters.get(place.slot)) for name in self.places for place in self.places[name]]
         try:
             for name, where in self.places.items():
                 if name in values:
@@ -235,7 +241,7 @@ class Engine:
         if examples(batch) is None:
             self.reason = "the batch holds no tensors"
             return
-        far = 0.05 * _typical(base)
+        far = 0.05 * typical_size(base)
         ends = np.array([members.span[0], members.span[1] - 1])
         pair, other = (replace(members, index=ends, scale=np.array([far, s * far])) for s in (-0.7, 0.4))
         try:
@@ -269,10 +275,18 @@ def _why(error: Exception) -> str:
     return text if isinstance(error, Unhandled) else f"riding together raised {type(error).__name__}: {short(text)}"
 
 
-def _typical(tensors: Mapping[str, Tensor]) -> float:
+def typical_size(tensors: Mapping[str, Tensor]) -> float:
     """Return the median over the tensors of their root mean square."""
-    sizes = sorted(float(t.float().square().mean().sqrt()) for t in tensors.values())
+    sizes = sorted(_rms(t) for t in tensors.values())
     return sizes[len(sizes) // 2] or 1.0
+
+
+def _rms(t: Tensor) -> float:
+    size = float(torch.linalg.vector_norm(t, dtype=torch.float64 if t.itemsize == 8 else torch.float32)) / math.sqrt(
+        max(1, t.numel())
+    )
+    done_with(t)
+    return size
 
 
 def _padded(members: Members, size: int) -> Iterator[Members]:
@@ -286,6 +300,12 @@ def _padded(members: Members, size: int) -> Iterator[Members]:
                 part, index=np.concatenate([part.index, fill[0]]), scale=np.concatenate([part.scale, fill[1]])
             )
         yield part
+
+
+def _filled(parts: list[Tensor | None], size: int) -> list[Tensor]:
+    """Return the losses of passes, with no numbers for those that others make."""
+    made = next((part for part in parts if part is not None), torch.empty(size, 1, dtype=torch.float64))
+    return [torch.full_like(made, math.nan) if part is None else part for part in parts]
 
 
 def _judged(raw: Any, members: Members) -> Tensor:

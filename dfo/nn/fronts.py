@@ -26,6 +26,7 @@ from dfo.errors import InvalidArgument
 from dfo.feedback import Values
 from dfo.nn.engine import Evaluate, examples
 from dfo.nn.front import Front, Options, Rule
+from dfo.nn.replay import Record
 from dfo.nn.tensors import Choice
 
 __all__ = ["ES", "ZOSGD"]
@@ -36,6 +37,20 @@ PERIOD = 64
 TESTED = 4
 """Directions of such a test."""
 
+WHOLE = 20.0
+"""Steps after which decay begins to tell."""
+
+
+def _decay(decay: float) -> float:
+    if not 0.0 <= decay <= 1.0:
+        raise InvalidArgument(f"decay: expected a number from 0 to 1, got {decay!r}.")
+    return decay
+
+
+def _share(t: int, decay: float) -> float:
+    """Return the length of step ``t`` as a share of the first."""
+    return float((1.0 + t / WHOLE) ** -decay)
+
 
 class ZOSGD(Front):
     """Descent along random directions, each weighted by the difference of the losses at its two ends.
@@ -45,13 +60,16 @@ class ZOSGD(Front):
 
     Args:
         module: any module; its parameters that ask for gradients move, in place.
-        lr: root mean square of a step per weight.
-        radius: smoothing, the length of a direction per weight; 1e-3 by default (1e-5 in double precision).
+        lr: root mean square of the first step per weight; by default ``4 d**-0.4`` times the typical size of a weight
+            (the median over the tensors of their root mean square).
+        radius: smoothing, the length of a direction per weight; by default 5e-3 times that size (5e-5 in double
+            precision).
         samples: directions a step, q. By default as many as the examples of a batch are dealt to: every direction
             sees examples of its own, as few as the signal-to-noise ratio of a difference allows (see :meth:`plan`), so
             that a step costs two forward passes of the batch whatever q is. A number: all directions see all examples,
             and a step costs 2 q passes.
         memory: share of the past in the running mean square of the differences; 0 divides by that of the step alone.
+        decay: step ``t`` is ``(1 + t / 20) ** -decay`` as long as the first; 0 leaves it to ``lr`` and its scheduler.
         directions: as the arguments that follow, see :class:`dfo.nn.front.Options`.
         rule: see there.
         beta: see there.
@@ -80,15 +98,15 @@ class ZOSGD(Front):
     """
 
     def __init__(
-        self, module: nn.Module, lr: float = 1e-3, *, radius: float | None = None, samples: int | None = None,
-        memory: float = 0.9,
+        self, module: nn.Module, lr: float | None = None, *, radius: float | None = None, samples: int | None = None,
+        memory: float = 0.9, decay: float = 0.5,
         directions: str | Distribution = "low-rank", rule: Rule = "sgd", beta: float = 0.9, weight_decay: float = 0.0,
         params: Choice = None, groups: Sequence[Mapping[str, Any]] = (), evaluate: Evaluate = "auto",
         chunk: int | None = None, lag: int = 16, room: int = 1 << 26, seed: int = 0,
     ) -> None:  # fmt: skip
         if not 0.0 <= memory < 1.0:
             raise InvalidArgument(f"memory: expected a number from 0 to below 1, got {memory!r}.")
-        self.memory, self.level, self.seen = memory, 0.0, 0
+        self.memory, self.level, self.seen, self.decay = memory, 0.0, 0, _decay(decay)
         options = Options(
             directions=directions, rule=rule, beta=beta, weight_decay=weight_decay, params=params, groups=groups,
             evaluate=evaluate, chunk=chunk, lag=lag, room=room, seed=seed,
@@ -126,7 +144,7 @@ class ZOSGD(Front):
         self.seen += 1
         self.level = self.memory * self.level + (1.0 - self.memory) * float(np.mean(slopes**2))
         size = math.sqrt(self.level / (1.0 - self.memory**self.seen))
-        return -slopes / (size * math.sqrt(q))
+        return -slopes / (size * math.sqrt(q)) * _share(self.t, self.decay)
 
     def tests(self) -> bool:
         """Return whether this step asks for the loss of every example, and not for means alone."""
@@ -142,6 +160,20 @@ class ZOSGD(Front):
         signal = max(float((differences.mean(axis=1) ** 2).mean()) - noise / count, 0.0)
         self.dealt = max(1, int(min(count, (signal + noise) / (5.0 * signal) if signal > 0.0 else count)))
 
+    def config(self) -> dict[str, Any]:
+        """Return what a log has to say of this optimizer beside its steps, plain JSON."""
+        return {**super().config(), "memory": self.memory, "decay": self.decay, "dealt": self.dealt is not None}
+
+    def _notes(self) -> dict[str, float]:
+        dealt = {"dealt": float(self.dealt)} if self.dealt is not None and self.tests() else {}
+        return {"level": self.level, **dealt}
+
+    def _observe(self, record: Record) -> None:
+        if record.weights.any():
+            self.seen += 1
+        self.level = record.named["level"]
+        self.dealt = int(record.named["dealt"]) if "dealt" in record.named else self.dealt
+
     def _memory(self) -> dict[str, Any]:
         return {"level": self.level, "seen": self.seen, "dealt": self.dealt}
 
@@ -154,10 +186,12 @@ class ES(Front):
 
     Args:
         module: any module; its parameters that ask for gradients move, in place.
-        lr: root mean square of a step per weight.
+        lr: root mean square of the first step per weight; by default ``4 d**-0.4`` times the typical size of a weight
+            (the median over the tensors of their root mean square).
         population: members a step, an even number.
-        sigma: standard deviation of a member's weights.
+        sigma: standard deviation of a member's weights; ``lr`` by default.
         shaping: utilities, see :func:`dfo.components.shaping.shaped`.
+        decay: step ``t`` is ``(1 + t / 20) ** -decay`` as long as the first; 0 leaves it to ``lr`` and its scheduler.
         directions: as the arguments that follow, see :class:`dfo.nn.front.Options`.
         rule: see there.
         beta: see there.
@@ -186,9 +220,9 @@ class ES(Front):
     """
 
     def __init__(
-        self, module: nn.Module, lr: float = 1e-3, *, population: int = 32, sigma: float = 1e-2,
-        shaping: Shaping = "centered", directions: str | Distribution = "low-rank", rule: Rule = "sgd",
-        beta: float = 0.9, weight_decay: float = 0.0,
+        self, module: nn.Module, lr: float | None = None, *, population: int = 32, sigma: float | None = None,
+        decay: float = 0.5, shaping: Shaping = "centered", directions: str | Distribution = "low-rank",
+        rule: Rule = "sgd", beta: float = 0.9, weight_decay: float = 0.0,
         params: Choice = None, groups: Sequence[Mapping[str, Any]] = (), evaluate: Evaluate = "auto",
         chunk: int | None = None, lag: int = 16, room: int = 1 << 26, seed: int = 0,
     ) -> None:  # fmt: skip
@@ -196,16 +230,24 @@ class ES(Front):
             raise InvalidArgument(f"population: expected an even number of members, got {population!r}.")
         if shaping not in SHAPINGS:
             raise InvalidArgument(f"shaping: expected one of {', '.join(SHAPINGS)}, got {shaping!r}.")
-        self.shaping = shaping
+        self.shaping, self.decay = shaping, _decay(decay)
         options = Options(
             directions=directions, rule=rule, beta=beta, weight_decay=weight_decay, params=params, groups=groups,
             evaluate=evaluate, chunk=chunk, lag=lag, room=room, seed=seed,
         )  # fmt: skip
-        super().__init__(module, lr, sigma, population // 2, options)
+        super().__init__(module, lr, 1.0 if sigma is None else sigma, population // 2, options)
+        if sigma is None:
+            self.radius = float(self.param_groups[-1]["lr"])
+
+    def config(self) -> dict[str, Any]:
+        """Return what a log has to say of this optimizer beside its steps, plain JSON."""
+        return {**super().config(), "shaping": self.shaping, "decay": self.decay}
 
     def weights(self, f: Floats) -> Floats:
         """Return the differences of the utilities at the two ends, scaled to length 1."""
         u = shaped(self.shaping, Values(f))
         w = u[0::2] - u[1::2]
         length = float(np.linalg.norm(w))
-        return w / length if 0.0 < length < math.inf else np.zeros(self.samples)
+        if not 0.0 < length < math.inf:
+            return np.zeros(self.samples)
+        return w / length * _share(self.t, self.decay)

@@ -9,7 +9,6 @@ at the median of the log-odds (``calibrated``) stands beside accuracy: undoing a
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
@@ -33,12 +32,12 @@ CELLS: Mapping[str, Mapping[str, Any]] = {
     "zero-shot": {"train": None},
     "16-shot": {"train": None, "shots": 16},
     "zo-sgd": {"train": "front", "dtype": "bfloat16", "options": {}},
-    "zo-sgd prefix": {"train": "front", "dtype": "bfloat16", "prefix": 5, "options": {"lr": 1e-2}},
+    "zo-sgd prefix": {"train": "front", "dtype": "bfloat16", "prefix": 5, "options": {}},
     "reference": {"train": "reference", "dtype": "float32", "lr": 5e-6},
 }
-"""How each method is trained: ours with the defaults of :class:`dfo.nn.ZOSGD` and a learning rate that falls to a
-twentieth along a cosine; the reference is the two-point step of public codes with the better of the step sizes that
-were tried for it (1e-6, 5e-6), in single precision, because it drifts in bfloat16."""
+"""How each method is trained: ours with the defaults of :class:`dfo.nn.ZOSGD`; the reference is the two-point step of
+public codes with the better of the step sizes that were tried for it (1e-6, 5e-6), in single precision, because it
+drifts in bfloat16."""
 
 
 def folder() -> Path:
@@ -71,7 +70,7 @@ def cell(method: str, seed: int) -> dict[str, Any]:
     while marks:
         batch = task.batch(steps)
         began = time.process_time()
-        step(pack.Sentiment.loss, batch, spent / SECONDS)
+        step(pack.Sentiment.loss, batch)
         spent += time.process_time() - began
         steps += 1
         if spent >= marks[0]:
@@ -84,28 +83,21 @@ def _in_context(pack: Any, module: Any, tokenizer: Any, parts: Any, shots: int, 
     return pack.in_context(module, tokenizer, parts.train, parts.test, shots=shots, seed=seed)
 
 
-Step = Callable[[Any, Any, float], object]
+Step = Callable[[Any, Any], object]
 
 
 def _front(module: Any, how: Mapping[str, Any], seed: int) -> Step:
     from dfo.nn import ZOSGD
 
     opt = ZOSGD(module, seed=seed, **how["options"])
-    first = float(opt.param_groups[0]["lr"])
-
-    def step(loss: Any, batch: Any, share: float) -> object:
-        for group in opt.param_groups:
-            group["lr"] = first * (0.05 + 0.475 * (1.0 + math.cos(math.pi * min(share, 1.0))))
-        return opt.step(loss, batch)
-
-    return step
+    return opt.step
 
 
 def _reference(module: Any, how: Mapping[str, Any], seed: int) -> Step:
     from dfo.bench.measures.mezo_reference import Reference
 
     reference = Reference(module, lr=how["lr"], seed=seed)
-    return lambda loss, batch, share: reference.step(loss, batch)
+    return reference.step
 
 
 def _point(seconds: float, steps: int, quality: Any) -> dict[str, Any]:
