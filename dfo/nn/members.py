@@ -59,11 +59,19 @@ class Members:
 
     def grouped(self, drawn: Tensor) -> Tensor:
         """Return what was drawn for directions ``span`` as one for every group of neighbours, ``(n / per, ...)``."""
-        return _taken(drawn, self.index[:: self.per] - self.span[0])
+        return drawn if self._groups is None else drawn[self._groups.to(drawn.device)]
 
     def each(self, drawn: Tensor) -> Tensor:
         """Return what was drawn for directions ``span`` as one for every member, ``(n, ...)``."""
-        return _taken(drawn, self.index - self.span[0])
+        return drawn if self._singles is None else drawn[self._singles.to(drawn.device)]
+
+    @cached_property
+    def _groups(self) -> Tensor | None:
+        return _places(self.index[:: self.per], self.span)
+
+    @cached_property
+    def _singles(self) -> Tensor | None:
+        return _places(self.index, self.span)
 
     @cached_property
     def _scales(self) -> dict[Any, Tensor]:
@@ -81,10 +89,12 @@ class Members:
         return replace(self, index=self.index[start:stop], scale=self.scale[start:stop])
 
 
-def _taken(drawn: Tensor, rows: Ints) -> Tensor:
-    if len(rows) == len(drawn) and (rows == np.arange(len(rows))).all():
-        return drawn
-    return drawn[torch.as_tensor(rows, device=drawn.device)]
+def _places(index: Ints, span: tuple[int, int]) -> Tensor | None:
+    """Return places within a span; None where they are all of it, in order."""
+    start, stop = span
+    if len(index) == stop - start and bool((index == np.arange(start, stop)).all()):
+        return None
+    return torch.as_tensor(index - start)
 
 
 class Shelf:
@@ -139,7 +149,7 @@ class Stream:
         """
         need = self.count * each
         fits = need <= SMALL and need * self.like.element_size() <= self.shelf.room
-        return (0, self.count) if fits or (self, 0, self.count) in self.shelf.kept else (start, stop)
+        return (0, self.count) if fits or (id(self), 0, self.count) in self.shelf.kept else (start, stop)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return directions ``start .. stop`` as ``(k, *shape)``."""
@@ -169,7 +179,7 @@ class Factors(Stream):
             left, right = self.law.factors(self.key, self.a, self.b, last - first, self.kind, first)
             return torch.as_tensor(left).to(self.like), torch.as_tensor(right).to(self.like)
 
-        left, right = self.shelf.get((self, first, last), draw)
+        left, right = self.shelf.get((id(self), first, last), draw)
         return left[start - first : stop - first], right[start - first : stop - first]
 
     def rows(self, start: int, stop: int) -> Tensor:
@@ -200,18 +210,18 @@ class Entries(Stream):
     def piece(self, i: int, start: int, count: int) -> Tensor:
         """Return ``count`` entries of direction ``i`` from ``start`` on, flat."""
         for first, last in self.spans:
-            rows = self.shelf.kept.get((self, first, last))
+            rows = self.shelf.kept.get((id(self), first, last))
             if first <= i < last and rows is not None:
                 cut: Tensor = rows[i - first].view(-1)[start : start + count]
                 return cut
         where = i * self.stride + self.first + start
-        return self.shelf.get((self, "piece", where, count), lambda: self._pieces(where, count))
+        return self.shelf.get((id(self), "piece", where, count), lambda: self._pieces(where, count))
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return ``(k, *shape)``."""
         first, last = self.span(start, stop, self.like.numel())
         self.spans.add((first, last))
-        drawn: Tensor = self.shelf.get((self, first, last), lambda: self._rows(first, last))
+        drawn: Tensor = self.shelf.get((id(self), first, last), lambda: self._rows(first, last))
         return drawn[start - first : stop - first]
 
     def _rows(self, start: int, stop: int) -> Tensor:
