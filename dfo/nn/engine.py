@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,14 +30,15 @@ from dfo.arrays import Floats
 from dfo.batch import Ints
 from dfo.errors import BadObjective, InvalidArgument, short
 from dfo.nn import convolutions, entrywise, lookups, products
+from dfo.nn.batches import dealt, examples, mapped, rows_of, tensors_of, tiled
 from dfo.nn.common import Drew, Seeded, Together, generators
-from dfo.nn.lifted import Unhandled, plain, tile, weight
+from dfo.nn.lifted import Unhandled, plain, weight
 from dfo.nn.members import Draws, Entries, Factors, Members, Stream
 from dfo.nn.tensors import Choice, done_with, keep_buffers, places, trainable
 from dfo.nn.weights import Explicit, Factored, Lag, Streamed, Values
 from dfo.random import Key
 
-__all__ = ["Engine", "Evaluate", "Loss", "examples", "split", "typical_size"]
+__all__ = ["Engine", "Evaluate", "Loss", "typical_size"]
 
 _HANDLERS = (convolutions, entrywise, lookups, products)  # imported for what they register
 
@@ -49,8 +50,6 @@ Evaluate = Literal["auto", "together", "one by one"]
 ROWS = 1024
 """Rows of a pass (tokens, images, states) that the members of a chunk make together, if nothing else is said."""
 
-PATCH = 256
-"""Pixels of an image that count as a row."""
 
 STACK = 1 << 22
 """Entries up to which the explicit weights of a chunk's members exist at the same time (16 MiB in single precision)."""
@@ -192,7 +191,7 @@ class Engine:
             return 1
         if self.chunk is not None:
             return min(n, self.chunk)
-        rows = _rows(batch) * members.rows // max(1, examples(batch) or 1)
+        rows = rows_of(batch) * members.rows // max(1, examples(batch) or 1)
         most = max(2, ROWS // max(rows, 1))
         count = -(-n // most)
         size = -(-n // count)
@@ -201,12 +200,12 @@ class Engine:
     def _pass(self, batch: Any, members: Members, values: dict[str, Values], base: Mapping[str, Tensor]) -> Tensor:
         """Return the losses ``(n, B)`` of one forward pass."""
         key = self._noise if self.random else None
-        data = batch if self._writes is False else _mapped(batch, examples(batch), torch.clone)
+        data = batch if self._writes is False else mapped(batch, examples(batch), torch.clone)
         alike = Together(members, self.generators) if self.random and members.n > 1 else nullcontext()
         with torch.no_grad(), keep_buffers(self.module), self._lent(values, base), Seeded(self.generators, key), alike:
-            told = _judged(self.loss(self.module, (_tiled if members.share else _dealt)(data, members)), members)
+            told = _judged(self.loss(self.module, (tiled if members.share else dealt)(data, members)), members)
         if self._writes is None and (members.n == 1 or self.asked == "together"):
-            self._writes = any(not t.is_inference() and t._version > 0 for t in _tensors(data))
+            self._writes = any(not t.is_inference() and t._version > 0 for t in tensors_of(data))
         return told
 
     @contextmanager
@@ -256,9 +255,7 @@ class Engine:
             self.reason = f"riding together, a member changed the losses of another by {float(leak):.2g}"
             return
         if not bool(off <= 0.25 * apart + 20 * eps * single.norm()):
-            self.reason = (
-                f"riding together changed the losses by {float(off):.2g}, which differ by {float(apart):.2g}"
-            )
+            self.reason = f"riding together changed the losses by {float(off):.2g}, which differ by {float(apart):.2g}"
             return
         self.together, self.reason = True, f"checked on {pair.rows} examples"
 
@@ -327,81 +324,3 @@ def _judged(raw: Any, members: Members) -> Tensor:
             raise Unhandled(f"the loss has shape {tuple(raw.shape)}, which does not begin with the examples")
         raise BadObjective(f"loss: expected (B,) losses or one number, got shape {tuple(raw.shape)}.")
     return raw.double().reshape(members.n, -1).cpu()
-
-
-# ---------------------------------------------------------------------------------------------- batches
-
-
-def _tensors(batch: Any) -> Iterator[Tensor]:
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from _tensors(value)
-    elif isinstance(batch, (list, tuple)):
-        for value in batch:
-            yield from _tensors(value)
-    elif is_dataclass(batch) and not isinstance(batch, type):
-        for field in fields(batch):
-            yield from _tensors(getattr(batch, field.name))
-
-
-def examples(batch: Any) -> int | None:
-    """Return the number of examples of a batch, the first dimension of its first tensor; None without tensors."""
-    return next((t.shape[0] for t in _tensors(batch) if t.dim() > 0 and t.shape[0] > 0), None)
-
-
-def _rows(batch: Any) -> int:
-    """Return how many rows a layer sees of one member: tokens, patches of images, else examples."""
-    first = next((t for t in _tensors(batch) if t.dim() > 0), None)
-    if first is None:
-        return 1
-    if not first.is_floating_point():
-        return first.numel() if first.dim() > 1 else first.shape[0]
-    return first.shape[0] * max(1, first.shape[2:].numel() // PATCH if first.dim() == 4 else 1)
-
-
-def _tiled(batch: Any, members: Members) -> Any:
-    """Return the batch of all members: tensors whose first dimension is that of the examples are tiled."""
-    return batch if members.n == 1 else _mapped(batch, members.rows, lambda rows: tile(rows, members))
-
-
-def _dealt(batch: Any, members: Members) -> Any:
-    """Return the batch of all members, each of which sees the examples of its direction."""
-    own = (members.index[:, None] * members.rows + np.arange(members.rows)).reshape(-1)
-    if len(own) == examples(batch) and (own == np.arange(len(own))).all():
-        return batch
-    return _mapped(batch, examples(batch), lambda rows: rows[torch.as_tensor(own, device=rows.device)])
-
-
-def _mapped(batch: Any, count: int | None, function: Callable[[Tensor], Tensor]) -> Any:
-    """Return the batch with a function applied to the tensors whose first dimension is ``count``."""
-    if isinstance(batch, Tensor):
-        return function(batch) if batch.dim() > 0 and batch.shape[0] == count else batch
-    if isinstance(batch, Mapping):
-        made: Any = {key: _mapped(value, count, function) for key, value in batch.items()}
-        return made if type(batch) is dict else type(batch)(made)  # type: ignore[call-arg]
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_mapped(value, count, function) for value in batch))
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(_mapped(value, count, function) for value in batch)
-    if is_dataclass(batch) and not isinstance(batch, type):
-        return replace(batch, **{f.name: _mapped(getattr(batch, f.name), count, function) for f in fields(batch)})
-    return batch
-
-
-def split(batch: Any, parts: int) -> list[Any]:
-    """Return a batch cut into stretches of its examples.
-
-    Raises:
-        InvalidArgument: the examples cannot be cut into so many equal parts.
-    """
-    count = examples(batch)
-    if parts == 1:
-        return [batch]
-    if parts < 1 or count is None or count % parts:
-        raise InvalidArgument(
-            f"parts: expected a number that divides the {count} examples of the batch, got {parts!r}."
-        )
-    size = count // parts
-    return [_mapped(batch, count, lambda rows, at=at: rows[at : at + size]) for at in range(0, count, size)]  # type: ignore[misc]

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from dfo.arrays import Floats
 from dfo.directions import Directions, Distribution, LowRank, distribution
 from dfo.errors import BadState, InvalidArgument, InvalidType, short
+from dfo.nn.batches import examples, split
 from dfo.nn.common import Seeded
-from dfo.nn.engine import Engine, Evaluate, Loss, examples, split, typical_size
+from dfo.nn.engine import Engine, Evaluate, Loss, typical_size
 from dfo.nn.in_place import InPlace
 from dfo.nn.laws import Laws
 from dfo.nn.members import Draws, Factors

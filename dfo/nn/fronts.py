@@ -24,7 +24,8 @@ from dfo.components.shaping import SHAPINGS, Shaping, shaped
 from dfo.directions import Distribution
 from dfo.errors import InvalidArgument
 from dfo.feedback import Values
-from dfo.nn.engine import Evaluate, examples
+from dfo.nn.batches import examples
+from dfo.nn.engine import Evaluate
 from dfo.nn.front import Front, Options, Rule
 from dfo.nn.replay import Record
 from dfo.nn.tensors import Choice
@@ -237,7 +238,7 @@ class ES(Front):
         )  # fmt: skip
         super().__init__(module, lr, 1.0 if sigma is None else sigma, population // 2, options)
         if sigma is None:
-            self.radius = float(self.param_groups[-1]["lr"])
+            self.radius, self._derived = float(self.param_groups[-1]["lr"]), True
 
     def config(self) -> dict[str, Any]:
         """Return what a log has to say of this optimizer beside its steps, plain JSON."""

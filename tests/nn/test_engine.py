@@ -21,7 +21,8 @@ from dfo.directions import Coordinate, Directions, Gaussian, LowRank, Rademacher
 from dfo.errors import BadObjective, InvalidArgument
 from dfo.nn import engine as engine_module
 from dfo.nn import products
-from dfo.nn.engine import Engine, split
+from dfo.nn.batches import split
+from dfo.nn.engine import Engine
 from dfo.nn.members import Draws
 from dfo.random import Key
 
