@@ -63,7 +63,7 @@ class Seeded:
             raise Drew from error
 
 
-class Together(TorchFunctionMode):  # type: ignore[misc]
+class Together(TorchFunctionMode):
     """Gives all members of a pass the random numbers of the first.
 
     Args:

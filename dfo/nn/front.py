@@ -139,7 +139,7 @@ class Front(torch.optim.Optimizer):
 
     # ------------------------------------------------------------------ a step
 
-    def step(self, loss: Loss | Closure, batch: Any = ..., *, parts: int = 1) -> float:  # type: ignore[override]
+    def step(self, loss: Loss | Closure, batch: Any = ..., *, parts: int = 1) -> float:
         """Evaluate the members of this step, move the weights, and return the mean loss of the members.
 
         Args:
@@ -214,7 +214,7 @@ class Front(torch.optim.Optimizer):
     def layout(self, q: int) -> tuple[Any, Floats]:
         """Return direction and signed radius of the members: the two ends of every direction."""
         each = np.arange(2 * q)
-        return each // 2, self.radius * (1.0 - 2.0 * (each % 2))
+        return each // 2, np.asarray(self.radius * (1.0 - 2.0 * (each % 2)), dtype=float)
 
     def weights(self, f: Floats) -> Floats:
         """Return the weights ``(q,)`` of the directions, of length about 1; zeros where nothing was learned."""
@@ -224,7 +224,7 @@ class Front(torch.optim.Optimizer):
 
     def _directions(self, t: int, q: int) -> Directions:
         law = self.laws.at(t, self.engine.tensors)
-        return Directions(law, self.key.child(t), q, self.engine.tensors)  # type: ignore[arg-type]
+        return Directions(law, self.key.child(t), q, self.engine.tensors)
 
     def _draws(self, t: int, q: int) -> Draws:
         """Return the directions of step ``t``; those of steps that lag behind are kept."""

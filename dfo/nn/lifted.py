@@ -76,14 +76,14 @@ def tile(x: Tensor, members: Members) -> Tensor:
     """Return rows ``(B, ...)`` as the rows ``(n B, ...)`` of all members, without writing them."""
     if members.n == 1:
         return x
-    lifted = x.as_subclass(Tiled)  # type: ignore[arg-type]
+    lifted = x.as_subclass(Tiled)
     lifted.members, lifted.written = members, None
     return lifted
 
 
 def weight(values: Values) -> Weight:
     """Return the tensor that a module is given in the place of a parameter."""
-    lifted: Weight = values.base.as_subclass(Weight)  # type: ignore[arg-type]
+    lifted: Weight = values.base.as_subclass(Weight)
     lifted.members, lifted.values = values.members, values
     return lifted
 

@@ -45,7 +45,7 @@ class Step(NamedTuple):
     """Learning rate of every group."""
 
 
-class MeZO(torch.optim.Optimizer):  # type: ignore[misc]
+class MeZO(torch.optim.Optimizer):
     """Zeroth-order SGD in place with two forward passes a step, as published.
 
     The weights move along ``z ~ N(0, I)``, drawn tensor by tensor in the order of ``named_parameters()`` in the

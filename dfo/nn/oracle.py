@@ -178,7 +178,7 @@ class ModuleOracle:
         if self._last[0] is not directions:
             self._last = (directions, Draws(directions, self.engine.tensors))  # type: ignore[assignment]
         draws: Any = self._last[1]
-        return draws  # type: ignore[no-any-return]
+        return draws
 
 
 def _numbered(data: Data) -> Callable[[int], Any]:
@@ -190,7 +190,7 @@ def _numbered(data: Data) -> Callable[[int], Any]:
             raise InvalidArgument("data: expected at least one batch, got an empty list.")
         return lambda number: data[number % len(data)]
     if callable(data):
-        return data  # type: ignore[no-any-return]
+        return data
     if hasattr(data, "__next__") or (hasattr(data, "__iter__") and not hasattr(data, "__dataclass_fields__")):
         raise InvalidType(
             f"data: expected a function of a number, a list of batches or one batch, got {short(data)}."

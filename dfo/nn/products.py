@@ -315,9 +315,9 @@ def _attention(  # noqa: PLR0913, PLR0917 - torch's own signature
         heads.append(y.view(*y.shape[:2], num_heads, -1).transpose(1, 2))  # (n R, h, T, E / h)
     if need_weights:
         return _weighed(heads, mask, out_proj_weight, out_proj_bias, average_attn_weights)
-    return _projected(
-        F.scaled_dot_product_attention(*heads, attn_mask=_additive(mask, heads[0])), out_proj_weight, out_proj_bias
-    ), None
+    query, key, value = heads
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=_additive(mask, query))
+    return _projected(mixed, out_proj_weight, out_proj_bias), None
 
 
 def _thirds(w: Any) -> Any:

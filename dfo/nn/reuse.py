@@ -43,7 +43,7 @@ class Diverged(RuntimeError):
     """A pass made other calls than the recorded one: its path depends on the weights."""
 
 
-class _Watch(TorchFunctionMode):  # type: ignore[misc]
+class _Watch(TorchFunctionMode):
     """Notes when each watched tensor is used, and whether numbers in double precision become narrower."""
 
     def __init__(self, session: Session) -> None:

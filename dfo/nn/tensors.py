@@ -47,7 +47,7 @@ class Place:
 
     def put(self, tensor: Tensor) -> None:
         """Keep another tensor in the slot, without the checks that belong to the user's own assignments."""
-        self.module._parameters[self.slot] = tensor  # type: ignore[assignment]
+        self.module._parameters[self.slot] = tensor
 
 
 def trainable(module: nn.Module, params: Choice = None) -> dict[str, Tensor]:
