@@ -44,9 +44,9 @@ def run(opt, objective, steps):
 
 
 print(f"at the start                   {1 - float(errors(net, test).mean()):.1%} of the test images right")
-opt = dfo.nn.ES(net, lr=0.01, population=64, sigma=0.05, rule="momentum")
+opt = dfo.nn.ES(net, lr=0.01, population=64, sigma=0.05, rule="momentum", decay=0.0)
 print(f"300 steps on cross-entropy     {run(opt, loss, 300):.1%}")
 print(opt.engine.describe())
 
-opt = dfo.nn.ES(net, lr=0.002, population=64, sigma=0.05, rule="momentum")
+opt = dfo.nn.ES(net, lr=0.002, population=64, sigma=0.05, rule="momentum", decay=0.0)
 print(f"100 steps on errors themselves {run(opt, errors, 100):.1%}")

@@ -1,10 +1,11 @@
 """The Trainer of Hugging Face, its steps made by forward passes: another import, and no gradient is taken.
 
 ``from dfo.nn.trainer import Trainer`` in the place of ``from transformers import Trainer``. The loop, the data, the
-schedule of the rate, logs, evaluations and checkpoints stay the Trainer's own; ``learning_rate``, ``weight_decay`` and
-``seed`` of its arguments are those of :class:`dfo.nn.ZOSGD`. Another optimizer, or more of its arguments, by
-``optimizer_cls_and_kwargs=(dfo.nn.ES, {"population": 64})``. Batches of a gradient accumulation are joined, and
-evaluated one after another. Dropout is off, and ``max_grad_norm`` has nothing to clip.
+schedule of the rate, logs, evaluations and checkpoints stay the Trainer's own; ``learning_rate`` (unless it is the
+default of the Trainer), ``weight_decay`` and ``seed`` of its arguments are those of :class:`dfo.nn.ZOSGD`. Another
+optimizer, or more of its arguments, by ``optimizer_cls_and_kwargs=(dfo.nn.ES, {"population": 64})``. Batches of a
+gradient accumulation are joined, and evaluated one after another. Dropout is off, and ``max_grad_norm`` has nothing to
+clip.
 
 Members ride together in causal language models (:func:`dfo.nn.causal_loss`: the mean over sequences of the mean over
 their tokens), and wherever ``compute_loss_func`` returns one loss an example; else they are evaluated one by one. Other
@@ -51,7 +52,11 @@ class ForwardSteps:
             )
         if self.optimizer is None:
             make, given = getattr(self, "optimizer_cls_and_kwargs", None) or (ZOSGD, {})
-            named = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay, "seed": self.args.seed}
+            named = {"weight_decay": self.args.weight_decay, "seed": self.args.seed}
+            if self.args.learning_rate != type(self.args).__dataclass_fields__["learning_rate"].default:
+                named["lr"] = self.args.learning_rate
+            if isinstance(make, type) and issubclass(make, Front):
+                named["decay"] = 0.0  # the schedule is the Trainer's
             self.optimizer = make(self.model, **(named | given))
         elif isinstance(self.optimizer, Front):
             own, parameters = self.optimizer.engine.tensors, dict(self.model.named_parameters())

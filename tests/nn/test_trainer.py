@@ -117,15 +117,21 @@ def test_rows_of_different_lengths_are_filled_up():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_a_resumed_run_continues_bit_for_bit(tmp_path, dtype):
+@pytest.mark.parametrize("make", [dfo.nn.ZOSGD, dfo.nn.ES])
+def test_a_resumed_run_continues_bit_for_bit(tmp_path, make, dtype):
+    """Also where rate and radius follow from the weights of the start, which the second process does not see."""
     whole, resumed = language(dtype), language(dtype)
-    args = arguments(tmp_path, max_steps=10, save_strategy="steps", save_steps=6)
-    options = {"optimizer_cls_and_kwargs": (dfo.nn.ZOSGD, {"rule": "momentum"})}
+    args = arguments(tmp_path, max_steps=7, save_strategy="steps", save_steps=4, learning_rate=5e-5)
+    options = {"optimizer_cls_and_kwargs": (make, {"rule": "momentum"})}
     run(whole, args, **options)
-    _, opt = run(resumed, args, resume=str(tmp_path / "checkpoint-6"), **options)
-    assert opt.t == 10
+    _, opt = run(resumed, args, resume=str(tmp_path / "checkpoint-4"), **options)
+    assert opt.t == 7
     ours, theirs = resumed.state_dict(), whole.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert not any(
+        torch.equal(value, other)
+        for value, other in zip(ours.values(), language(dtype).state_dict().values(), strict=True)
+    )
 
 
 def test_weights_that_are_loaded_are_not_moved_by_updates_that_lag_behind(tmp_path):
