@@ -9,11 +9,12 @@ the pass, and the update, which moves the weights where they live. Nothing of th
     opt = dfo.nn.ZOSGD(model)  # as ever
 
 **On disk**, computed on the CPU: parameters become views of the mapped file, so that results equal those of weights in
-memory to the bit and nothing that asks for a parameter needs to know. What is managed is which of their pages are
-resident. When a module asks for a parameter, the kernel is told to read those that followed it the last time in the
-background (``MADV_WILLNEED``), and those used longest ago are taken out of the process (``MADV_DONTNEED``; pages that
-were changed stay in the kernel's cache until they are written). At most ``room`` bytes, or the tensor in use, are
-resident. An update changes the file: keep a copy, or the log of the run, to get back.
+memory to the bit (files written elsewhere: up to the rounding of products whose operands begin at odd addresses) and
+nothing that asks for a parameter needs to know. What is managed is which of their pages are resident. When a module
+asks for a parameter, the kernel is told to read those that followed it the last time in the background
+(``MADV_WILLNEED``), and those used longest ago are taken out of the process (``MADV_DONTNEED``; pages that were changed
+stay in the kernel's cache until they are written). At most ``room`` bytes or the tensor in use are resident. An update
+changes the file: keep a copy, or the log of the run, to get back.
 
 **On another device**: parameters stay in the host's memory (pinned, ``to="cpu"``) or on disk; a thread copies the next
 ones on a stream of its own while the device computes. Directions are drawn on the host and cross as factors, updates
@@ -114,6 +115,7 @@ def _place_parameters(
         for slot, p in part._parameters.items():
             if p is not None:
                 slots.blocks[slot] = of[id(p)]
+                of[id(p)].slots += 1
                 of[id(p)].tensor.requires_grad_(p.requires_grad)
             dict.__setitem__(slots, slot, None if p is None else of[id(p)].tensor)
         part._parameters = slots
@@ -154,6 +156,7 @@ class _Block:
 
     def __init__(self, tensor: Tensor, file: File | None) -> None:
         self.tensor, self.file = nn.Parameter(tensor, requires_grad=False), file
+        self.slots = 0
         self.lent: Explicit | None = None  # what members see of it, which may have been written out
         if file is not None:
             AWAY[tensor.data_ptr()] = self
@@ -169,9 +172,9 @@ class _Block:
 
     def drop(self) -> None:
         """Give back the memory that it takes while it is near."""
-        if self.lent is not None:
+        if self.lent is not None and self.slots == 1:  # others are used again, with what was written out
             self.lent.forget()
-            self.lent = None
+        self.lent = None
         if self.file is not None:
             self.file.advise("MADV_DONTNEED", self.tensor)
 

@@ -91,7 +91,8 @@ class Explicit(Values):
         if self.given is not None:
             return self.given[i]
         j = int(self.members.index[i])
-        return torch.add(self.base, self.stream.rows(j, j + 1)[0], alpha=float(self.members.scale[i]))
+        drawn = self.stream.rows(j, j + 1)[0]
+        return (drawn * self.members.scales(drawn)[i]).add_(self.base)  # as above, to the bit
 
 
 class Streamed(Explicit):
