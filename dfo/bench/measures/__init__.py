@@ -25,7 +25,13 @@ __all__ = ["MEASURES", "Row", "measure"]
 MEASURES: Mapping[str, str] = {
     "bbob": "dfo.bench.measures.cma:bbob",
     "cma-medians": "dfo.bench.measures.cma:cma_medians",
+    "network-coordinates": "dfo.bench.measures.coordinates:coordinates",
+    "network-distributed": "dfo.bench.measures.network_scale:distributed",
+    "network-exactness": "dfo.bench.measures.network_exactness:network_exactness",
+    "network-in-place": "dfo.bench.measures.in_place:two_point_in_place",
+    "network-offload": "dfo.bench.measures.network_scale:offload",
     "network-population": "dfo.bench.measures.network_population:network_population",
+    "network-steps": "dfo.bench.measures.network_steps:network_steps",
     "overhead": "dfo.bench.measures.overhead:overhead",
     "paper-cbo": "dfo.bench.measures.cbo:cbo",
     "paper-digits": "dfo.bench.measures.digits:digits",
