@@ -190,7 +190,7 @@ def _noise(sides: Mapping[str, int]) -> Iterator[Row]:
 
     weights = {name: p.detach() for name, p in _gpt(**sides).named_parameters()}
     for law in (Gaussian(), Rademacher(), LowRank()):
-        draws = Draws(Directions(law, Key(0), 1, weights), weights)  # type: ignore[arg-type]
+        draws = Draws(Directions(law, Key(0), 1, weights), weights)
         flat = [_drawn(stream) for stream in draws.streams.values()]
         largest = 0.0
         for x, y in itertools.combinations(flat, 2):
@@ -217,7 +217,7 @@ def _masks(sides: Mapping[str, int]) -> Row:
     weights = {name: p.detach() for name, p in _gpt(**sides).named_parameters()}
     total, worst = sum(p.numel() for p in weights.values()), 0.0
     for i, density in enumerate((0.01, 0.1, 0.5)):
-        draws = Draws(Directions(Sparse(density), Key(i), 1, weights), weights, 0)  # type: ignore[arg-type]
+        draws = Draws(Directions(Sparse(density), Key(i), 1, weights), weights, 0)
         moved = sum(int(stream.rows(0, 1).count_nonzero()) for stream in draws.streams.values())
         worst = max(worst, abs(moved / total - density))
     return Row(f"error of a mask's density, {total} weights", "< 1e-3", worst, worst < 1e-3, "asked for .01, .1, .5", 3)

@@ -221,7 +221,7 @@ def _crowd(members: int, tokens: int, most: float | None, pairs: int, **sides: i
     module, words = _gpt(**sides), sides.get("vocab", 3072)
     one, each, number = _tokens(tokens, words), np.arange(members), itertools.count()
     many = torch.randint(words, (members, tokens + 1), generator=torch.Generator().manual_seed(1))
-    engine, scale = Engine(module, _loss), 1e-3 * (1.0 - 2.0 * (each % 2))
+    engine, scale = Engine(module, _loss), np.where(each % 2, -1e-3, 1e-3)
     own = _tokens(members * tokens // 2, words, tokens)  # each direction reads tokens of its own
 
     def forward(batch: Any, share: bool) -> Step:
@@ -368,6 +368,6 @@ def network_steps(pairs: int = 7) -> list[Row]:
     rows += _directions()
     if why := _absent():
         return [*rows, Row("SmolLM2-135M", "reported", float("nan"), True, f"left out: {why}", 0)]
-    for precision, tokens, most in LANGUAGE:
-        rows += _told(f"_large({precision!r}, {tokens}, {most}, 5)")
+    for precision, tokens, target in LANGUAGE:
+        rows += _told(f"_large({precision!r}, {tokens}, {target}, 5)")
     return rows + _memory()
