@@ -14,11 +14,12 @@ Example:
 
 from dfo.nn.distributed import distribute
 from dfo.nn.engine import Engine
-from dfo.nn.front import Front, Options
+from dfo.nn.front import Front
 from dfo.nn.fronts import ES, ZOSGD
 from dfo.nn.losses import causal_loss, cross_entropy, per_example, sequence_loss
 from dfo.nn.mezo import MeZO
 from dfo.nn.offload import offload
+from dfo.nn.options import Options
 from dfo.nn.oracle import ModuleOracle, evaluate_population
 from dfo.nn.replay import ReplayLog
 from dfo.nn.snapshots import Snapshots

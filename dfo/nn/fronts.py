@@ -26,7 +26,8 @@ from dfo.errors import InvalidArgument
 from dfo.feedback import Values
 from dfo.nn.batches import examples
 from dfo.nn.engine import Evaluate
-from dfo.nn.front import Front, Options, Rule
+from dfo.nn.front import Front
+from dfo.nn.options import Options, Rule
 from dfo.nn.replay import Record
 from dfo.nn.tensors import Choice
 

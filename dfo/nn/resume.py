@@ -39,7 +39,7 @@ def repeat(front: Front, log: ReplayLog, stop: int | None) -> None:
             raise BadState(f"replay: expected step {front.t}, got {record.step}.")
         if record.named.get("flushed"):
             front.flush()
-        front._apply(record)
+        front.course.apply(record, front._decays())
         front._observe(record)
 
 
@@ -81,7 +81,7 @@ def go_on(front: Front, log: ReplayLog, snapshots: Snapshots | None) -> None:
 def save(front: Front, snapshots: Snapshots) -> None:
     """Write a snapshot of the weights, of the state of an optimizer of torch, and of masks that are held."""
     front.flush()
-    snapshots.save(front.t, {**front.engine.tensors, **_inner(front), **front.laws.state()})
+    snapshots.save(front.t, {**front.engine.tensors, **_inner(front), **front.course.laws.state()})
 
 
 def _load(front: Front, log: ReplayLog, found: Snapshot) -> None:
@@ -99,22 +99,22 @@ def _load(front: Front, log: ReplayLog, found: Snapshot) -> None:
             front.engine.tensors[name].copy_(x)
     for i in range(log.position(found.step)):
         record = log[i]
-        front._past.append((record.step, record.weights))
+        front.course.past.append((record.step, record.weights))
         front._observe(record)
-    front.t, front._flushed = found.step, True
-    front.laws.load(seen)
-    if front._torch is not None:
-        state = front._torch.state_dict()
+    front.course.t, front.course.flushed = found.step, True
+    front.course.laws.load(seen)
+    if front.course.rule is not None:
+        state = front.course.rule.state_dict()
         state["state"] = {}
         for name, x in inner.items():
             _, number, what = name.split("/")
             state["state"].setdefault(int(number), {})[what] = x
-        front._torch.load_state_dict(state)
+        front.course.rule.load_state_dict(state)
 
 
 def _inner(front: Front) -> dict[str, Tensor]:
     """Return the tensors of an optimizer of torch: ``rule/<number of the parameter>/<name>``."""
-    if front._torch is None:
+    if front.course.rule is None:
         return {}
-    state = front._torch.state_dict()["state"]
+    state = front.course.rule.state_dict()["state"]
     return {f"rule/{i}/{what}": x for i, own in state.items() for what, x in own.items() if isinstance(x, Tensor)}
