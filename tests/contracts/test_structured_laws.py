@@ -25,7 +25,7 @@ from dfo.directions import (
     SubZero,
 )
 from dfo.errors import InvalidArgument, InvalidType
-from dfo.random import Key
+from dfo.random import Key, normal
 from dfo.structured import held, layer, over
 
 SHAPES = {"0.weight": (3, 4), "0.bias": (3,), "1.weight": (2, 2, 2), "head": (1,)}
@@ -43,6 +43,34 @@ LAWS = {
     "subzero of full rank": SubZero(24, 3),
     "coordinate": RandomCoordinate(),
 }
+G = normal(Key(99), (D,))
+G /= np.linalg.norm(G)
+GROUPS = ((0, 15), (15, 23), (23, 24))  # of the layers
+
+
+def by_tensor(kappa):
+    """Return ``E |g_hat|^2`` where a tensor ``(a, b)`` contributes ``kappa(a, b)``; vectors are gaussian."""
+    total, at = 0.0, 0
+    for shape in SHAPES.values():
+        a, b = shape[0], math.prod(shape[1:])
+        mine = kappa(a, b) if b > 1 else a + 2
+        total += (G[at : at + a * b] ** 2).sum() * (D - a * b + mine)
+        at += a * b
+    return total
+
+
+MOMENTS = {
+    "sphere": D,
+    "block": 3 * sum((G[i:j] ** 2).sum() * (j - i + 2) for i, j in GROUPS),
+    "block, random": 3 * sum((G[i:j] ** 2).sum() * (j - i) for i, j in GROUPS),
+    "random mask": D - 1 + 3 / 0.4,
+    "lozo": by_tensor(lambda a, b: ((a + 2) * (b + 2) + a * b + 2) / 2),
+    "subzero": by_tensor(lambda a, b: a * b * (1 + 2 / 4)),
+    "subzero of full rank": by_tensor(lambda a, b: a * b + 2),
+    "coordinate": D,
+}
+"""``E |(u . g) u|^2`` for ``|g| = 1``; in the docs, "Which directions to draw"."""
+
 law_ = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 
 
@@ -57,16 +85,21 @@ def rows(law, key, count, like=LIKE):
 
 
 @law_
-def test_unit_covariance_and_no_mean(law):
+def test_unit_covariance_and_no_mean_and_the_second_moment(law):
     keys, q = 2400, 4
-    products, means = np.zeros((keys, D, D)), np.zeros((keys, D))
+    products, means, moments = np.zeros((keys, D, D)), np.zeros((keys, D)), np.zeros(keys)
     for i in range(keys):
         U = rows(law, Key(1, (i,)).child(i % 12), q)  # steps of whole cycles, of 2, 3 and 4 groups
         products[i], means[i] = U.T @ U / q, U.mean(axis=0)
+        moments[i] = ((U @ G) ** 2 * (U * U).sum(axis=1)).mean()
     for seen, expected in ((products, np.eye(D)), (means, np.zeros(D))):
         error = np.abs(seen.mean(axis=0) - expected)
         assert (error <= 5 * seen.std(axis=0) / math.sqrt(keys) + 1e-12).all()
         assert (seen.std(axis=0) / math.sqrt(keys)).max() < 0.15  # narrow enough to mean something
+    expected = next((MOMENTS[name] for name, one in LAWS.items() if one is law and name in MOMENTS), None)
+    if expected is not None:
+        assert moments.mean() == pytest.approx(expected, abs=5 * moments.std() / math.sqrt(keys))
+        assert moments.std() / math.sqrt(keys) < 0.04 * expected
 
 
 @law_
