@@ -33,6 +33,7 @@ ROOMS = {
     "dfo.run": "Running",
     "dfo.solvers": "Solvers",
     "dfo.oracles": "Oracles",
+    "dfo.nn": "Networks",
     "dfo.components": "Components of solvers",
     "dfo.bench": "Benchmarks",
     "dfo.report": "Reports",
