@@ -1,7 +1,7 @@
 """Laws of directions on a network: what each reaches with the same number of forward passes.
 
 The task is ``digits-mlp`` (64-32-10, 2,410 weights, scikit-learn's digits) with :class:`dfo.nn.ZOSGD`, 8 directions a
-step, so 16 passes of a batch of 128 images. Every law has the same steps and the same two rates; the better by the
+step, so 16 passes of a batch of 128 images. Every law has the same steps and the same three rates; the best by the
 mean validation loss is reported on the test. With so few weights the held and the structured laws have no advantage of
 cost to show: the figures say what their structure costs in progress.
 """
@@ -48,7 +48,7 @@ LAWS: Mapping[str, Distribution] = {
 }
 """Laws by what they are called in the rows; those of large periods in proportion to a short run."""
 
-RATES = (0.003, 0.01)
+RATES = (0.003, 0.01, 0.03)
 """Root mean square of a step per weight."""
 
 GUESS = float(np.log(10.0))
