@@ -23,7 +23,7 @@ from dfo.errors import BadState, InvalidArgument, InvalidType
 
 CASES = tuple(product(("ZOSGD", "ES"), ("low-rank", "gaussian"), (torch.float32, torch.bfloat16)))
 STEPS = 6
-TIMEOUT = 4.0
+TIMEOUT = 12.0
 
 
 def network(seed=0, dtype=torch.float32):
@@ -65,7 +65,7 @@ def run(kind, law, dtype, prepare=lambda opt: opt, told=loss, parts=1):
 # ---------------------------------------------------------------------------------------------- the processes
 
 
-def equal(rank):
+def equal(rank, folder):
     """Make all cases, and be refused where something differs."""
     said = []
     for net, settings in (
@@ -89,8 +89,8 @@ def equal(rank):
     return said, runs
 
 
-def failing(rank):
-    """Three processes: the last dies in step 1 between two passes, the second sleeps too long in step 3."""
+def failing(rank, folder):
+    """Three processes: the last dies in step 1, the second sleeps in step 3 until the first is through."""
     passes = 0
 
     def told(module, batch):
@@ -98,8 +98,8 @@ def failing(rank):
         passes += 1
         if rank == 2 and opt.t == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        if rank == 1 and opt.t == 3:
-            time.sleep(2.5 * TIMEOUT)
+        while rank == 1 and opt.t == 3 and not (folder / "0.pt").exists():
+            time.sleep(0.1)
         return loss(module, batch)
 
     net = network()
@@ -111,7 +111,7 @@ def failing(rank):
     return values, net.state_dict(), opt.processes.alive
 
 
-def uneven(rank):
+def uneven(rank, folder):
     """Two processes, in one of which members cannot ride together any more."""
     net = network()
     opt = dfo.nn.distribute(optimizer(net, "ES", "gaussian"))
@@ -125,7 +125,9 @@ def main(what, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=timedelta(seconds=120))
     rank = dist.get_rank()
-    torch.save(globals()[what](rank), Path(folder) / f"{rank}.pt")
+    result, path = globals()[what](rank, Path(folder)), Path(folder) / f"{rank}.pt"
+    torch.save(result, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").rename(path)
     if rank == 0:  # it keeps the store: the last to leave
         deadline = time.monotonic() + 60
         while what == "failing" and not (Path(folder) / "1.pt").exists() and time.monotonic() < deadline:
