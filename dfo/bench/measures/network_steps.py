@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -257,6 +258,18 @@ def _peak() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _forget_peak() -> None:
+    """Give back what loading left, and let the peak begin anew, where the system can."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
 def _mebibytes(what: str, precision: str, tokens: int, loss: str) -> float:
     """Return the peak of this process after plain passes of ``2 tokens`` tokens, or after steps on ``tokens``."""
     import torch
@@ -271,6 +284,7 @@ def _mebibytes(what: str, precision: str, tokens: int, loss: str) -> float:
         act = plain(module, batch, 1, function)
     else:
         act = stepper(module, batch, what, loss=function)
+    _forget_peak()
     for _ in range(PERIOD + 1 if what == "low-rank" else 3):
         act()
     return _peak()
@@ -286,6 +300,7 @@ def _many(samples: int, parts: int) -> float:
     module, batch = _gpt(), _tokens(1024, 3072)
     optimizer = ZOSGD(module, lr=LR, samples=samples)
     act = (lambda: optimizer.step(_loss, batch, parts=parts)) if parts else plain(module, _tokens(2048, 3072), 1)
+    _forget_peak()
     for _ in range(3):
         act()
     return _peak()
