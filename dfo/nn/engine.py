@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from dfo.arrays import Floats
 from dfo.batch import Ints
-from dfo.errors import BadObjective, InvalidArgument, short
+from dfo.errors import BadObjective, BadState, InvalidArgument, short
 from dfo.nn import convolutions, entrywise, lookups, products
 from dfo.nn.batches import dealt, examples, mapped, rows_of, tensors_of, tiled
 from dfo.nn.common import Drew, Seeded, Together, generators
@@ -148,6 +148,7 @@ class Engine:
         self, batch: Any, members: Members, values: Callable[[Members], dict[str, Values]], base: Mapping[str, Tensor]
     ) -> Tensor:
         """Return the losses of members, after a comparison with single ones wherever the last holds no longer."""
+        self._check_alive()
         loss = getattr(self.loss, "func", self.loss)
         seen = self.random, getattr(loss, "__code__", loss), tuple(part.training for part in self._parts)
         if seen != self._seen:
@@ -160,6 +161,16 @@ class Engine:
         except Drew:
             self.random = True
             return self._settled(batch, members, values, base)
+
+    def _check_alive(self) -> None:
+        """Refuse a module whose weights lie elsewhere by now: what moves would no longer be what it computes with."""
+        for name, (place, *_) in self.places.items():
+            now, mine = place.module._parameters.get(place.slot), self.tensors[name]
+            if now is None or now.data_ptr() != mine.data_ptr() or now.dtype != mine.dtype:
+                raise BadState(
+                    f"module: expected {name!r} where it was when this was made; it has been replaced since, as .to(),"
+                    " .half() and the like do. Move or cast the module first, then make the optimizer or the oracle."
+                )
 
     def _passes(
         self, batch: Any, members: Members, values: Callable[[Members], dict[str, Values]], base: Mapping[str, Tensor]

@@ -61,6 +61,7 @@ class Front(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "weight_decay": options.weight_decay})
         self.course = Course(self.engine.tensors, self.law, options, group_of, self._decays())
         self._evaluating = False
+        self._told: Tensor | None = None  # losses (n, B) of the members of the last step
         if self.course.late:
             _flush_before_use(module, self)
 
@@ -129,7 +130,7 @@ class Front(torch.optim.Optimizer):
     def _closures(self, closure: Closure, q: int, index: Any, scale: Floats) -> Floats:
         if not callable(closure):
             raise InvalidType(f"step: expected a closure, or a loss and a batch, got {short(closure)}.")
-        directions, f = self.course.directions(self.t, q), []
+        directions, f, self._told = self.course.directions(self.t, q), [], None
         with torch.no_grad(), InPlace(self.engine.tensors, directions, memory=self.options.room) as moved:
             for i, s in zip(index, scale, strict=True):
                 moved.to(int(i), float(s))

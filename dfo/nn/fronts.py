@@ -126,10 +126,8 @@ class ZOSGD(Front):
         both.
         """
         count = None if batch is ... else examples(batch)
-        if self.dealt is None or count is None or count == 1:
+        if not self.dealt or count is None or count == 1 or self.t % PERIOD == 0:
             return self.samples, True
-        if self.t % PERIOD == 0:
-            return min(TESTED, self.samples), True
         sizes = [r for r in range(1, count + 1) if count % r == 0 and r <= self.dealt]
         return count // sizes[-1], False
 
@@ -153,11 +151,15 @@ class ZOSGD(Front):
         return self.dealt is not None and self.t % PERIOD == 0
 
     def _test(self) -> None:
-        """Measure how many examples a direction has to see before they tell more about it than another direction."""
-        differences = (self._told[0::2] - self._told[1::2]).numpy()  # (q, B)
-        count = differences.shape[1]
-        if count < 2:
+        """Measure how many examples a direction has to see before they tell more about it than another direction.
+
+        Where losses are not told apart by example, all directions see all of them from then on.
+        """
+        count = 0 if self._told is None else self._told.shape[1]
+        if self._told is None or count < 2:
+            self.dealt = 0
             return
+        differences = (self._told[0::2] - self._told[1::2]).numpy()  # (q, B)
         noise = float(differences.var(axis=1, ddof=1).mean())
         signal = max(float((differences.mean(axis=1) ** 2).mean()) - noise / count, 0.0)
         self.dealt = max(1, int(min(count, (signal + noise) / (5.0 * signal) if signal > 0.0 else count)))

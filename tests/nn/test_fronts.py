@@ -586,7 +586,8 @@ def test_tensors_draw_independent_numbers():
             opt = ZOSGD(module, directions=law)
             for steps in ((0, 0), (0, 1)):
                 a, b = (
-                    {n: s.rows(0, 2).reshape(-1).double() for n, s in opt.course.draws(t, 2).streams.items()} for t in steps
+                    {n: s.rows(0, 2).reshape(-1).double() for n, s in opt.course.draws(t, 2).streams.items()}
+                    for t in steps
                 )
                 _uncorrelated(a, b, steps)
 
@@ -599,3 +600,26 @@ def _uncorrelated(a, b, steps):
                 continue
             corr = float((u[:n] * v[:n]).mean()) / math.sqrt(float(u[:n].square().mean() * v[:n].square().mean()))
             assert abs(corr) < 5.0 / math.sqrt(n), (one, two, corr, n)
+
+
+def test_a_module_that_was_moved_is_refused():
+    module = network()
+    opt = ZOSGD(module, samples=2)
+    module.double()
+    with pytest.raises(BadState, match="has been replaced since"):
+        opt.step(lambda net, batch: net(batch).square().mean(1), torch.ones(4, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("closure", [False, True])
+def test_losses_that_are_one_number_are_shared_by_all_directions(closure):
+    torch.manual_seed(0)
+    module, x, calls = torch.nn.Linear(4, 1), torch.randn(32, 4), []
+
+    def loss(net, batch):
+        calls.append(len(batch))
+        return (net(batch) - 1.0).square().mean()
+
+    opt = ZOSGD(module, lr=0.1)
+    told = [opt.step(lambda: loss(module, x)) if closure else opt.step(loss, x) for _ in range(40)]
+    assert set(calls[10:]) == {32}  # after the comparison of two members that ride together
+    assert told[-1] < 0.5 * told[0]
