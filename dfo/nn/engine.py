@@ -290,11 +290,11 @@ def typical_size(tensors: Mapping[str, Tensor]) -> float:
 
 
 def _rms(t: Tensor) -> float:
-    size = float(torch.linalg.vector_norm(t, dtype=torch.float64 if t.itemsize == 8 else torch.float32)) / math.sqrt(
-        max(1, t.numel())
-    )
+    wide = torch.float64 if t.itemsize == 8 else torch.float32
+    parts = t.reshape(-1).split(STACK >> 4)  # what is converted is small
+    size = math.hypot(*(float(torch.linalg.vector_norm(part, dtype=wide)) for part in parts))
     done_with(t)
-    return size
+    return size / math.sqrt(max(1, t.numel()))
 
 
 def _padded(members: Members, size: int) -> Iterator[Members]:
