@@ -83,7 +83,8 @@ class BoxEncoding:
             np.where(scaled, 1.0, box.upper),
             cells=np.where(self._fixed, 1.0, cells),
         )
-        self._huge = bool(np.any(half > np.finfo(float).max / 2))
+        far = np.maximum(np.abs(box.lower), np.abs(box.upper))  # a sum that ends there may round beyond all numbers
+        self._huge = bool(np.any(scaled & (far > np.finfo(float).max / 2)))
         width = np.where(scaled, half if self._huge else 2 * half, 0.5 if self._huge else 1.0)
         self._integer = box.integer if box.integer.any() else None
         self.start, self._anchor, self._width = (as_like(v, like) for v in (start, x, width))
