@@ -104,7 +104,7 @@ class ZOSGD(Front):
         memory: float = 0.9, decay: float = 0.5,
         directions: str | Distribution = "low-rank", rule: Rule = "sgd", beta: float = 0.9, weight_decay: float = 0.0,
         params: Choice = None, groups: Sequence[Mapping[str, Any]] = (), evaluate: Evaluate = "auto",
-        chunk: int | None = None, lag: int = 16, room: int = 1 << 26, seed: int = 0,
+        chunk: int | None = None, lag: int = 8, room: int = 1 << 26, seed: int = 0,
     ) -> None:  # fmt: skip
         if not 0.0 <= memory < 1.0:
             raise InvalidArgument(f"memory: expected a number from 0 to below 1, got {memory!r}.")
@@ -228,7 +228,7 @@ class ES(Front):
         decay: float = 0.5, shaping: Shaping = "centered", directions: str | Distribution = "low-rank",
         rule: Rule = "sgd", beta: float = 0.9, weight_decay: float = 0.0,
         params: Choice = None, groups: Sequence[Mapping[str, Any]] = (), evaluate: Evaluate = "auto",
-        chunk: int | None = None, lag: int = 16, room: int = 1 << 26, seed: int = 0,
+        chunk: int | None = None, lag: int = 8, room: int = 1 << 26, seed: int = 0,
     ) -> None:  # fmt: skip
         if population < 2 or population % 2:
             raise InvalidArgument(f"population: expected an even number of members, got {population!r}.")

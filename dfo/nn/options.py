@@ -54,7 +54,7 @@ class Options:
     groups: Sequence[Mapping[str, Any]] = ()
     evaluate: Evaluate = "auto"
     chunk: int | None = None
-    lag: int = 16
+    lag: int = 8
     room: int = 1 << 26
     seed: int = 0
 
