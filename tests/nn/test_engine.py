@@ -98,7 +98,7 @@ IDLE = ("k.bias", "key.bias")
 def test_every_parameter_alone(name, case, monkeypatch):
     law, (index, scale), evaluate = CASES[case]
     if "streamed" in case:
-        monkeypatch.setattr(engine_module, "STACK", -1)
+        monkeypatch.setattr(engine_module, "STACK", 64)
         monkeypatch.setattr(products, "STRETCH", 16)
     dtype = torch.float32 if case == "rank 1, pairs" else torch.float64
     module, batch, loss = made(name, dtype)

@@ -566,9 +566,9 @@ def test_the_estimate_is_right_on_average(law):
 
     square(module, (x, y)).mean().backward()
     want = torch.cat([p.grad.reshape(-1) for p in module.parameters()])
-    q, samples = 4000, []
+    q = 4000
     opt = ZOSGD(module, samples=q, radius=1e-3, directions=LAWS[law])
-    draws = opt.course.draws(0, q)
+    opt.engine.loss, draws = square, opt.course.draws(0, q)
     index, scale = opt.layout(q)
     f = opt.engine.losses((x, y), draws, index, scale).mean(1)
     slopes = (f[0::2] - f[1::2]) / 2e-3
