@@ -55,6 +55,10 @@ STACK = 1 << 22
 """Entries up to which the explicit weights of a chunk's members exist at the same time (16 MiB in single precision)."""
 
 
+LOOKED = 1 << 18
+"""Entries of a tensor whose size is taken at a time: what is converted for it is small."""
+
+
 class Engine:
     """A module, the tensors of it that move, and how losses of perturbed copies are computed.
 
@@ -291,7 +295,7 @@ def typical_size(tensors: Mapping[str, Tensor]) -> float:
 
 def _rms(t: Tensor) -> float:
     wide = torch.float64 if t.itemsize == 8 else torch.float32
-    parts = t.reshape(-1).split(STACK >> 4)  # what is converted is small
+    parts = t.reshape(-1).split(LOOKED)  # what is converted is small
     size = math.hypot(*(float(torch.linalg.vector_norm(part, dtype=wide)) for part in parts))
     done_with(t)
     return size / math.sqrt(max(1, t.numel()))

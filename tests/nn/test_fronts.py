@@ -23,7 +23,7 @@ from dfo.directions import Directions, Gaussian, LowRank, Rademacher
 from dfo.errors import BadState, InvalidArgument
 from dfo.nn import ES, ZOSGD, ReplayLog, Snapshots, TorchRule
 
-RULES = {"sgd": "sgd", "momentum": "momentum", "adam": TorchRule(torch.optim.Adam, {"lr": 1e-2})}
+RULES = {"sgd": "sgd", "momentum": "momentum", "adam": TorchRule(torch.optim.Adam)}
 LAWS = {"low-rank": LowRank(), "rank 2": LowRank(rank=2), "gaussian": Gaussian(), "rademacher": Rademacher()}
 
 
