@@ -1,16 +1,16 @@
 """Networks that torch holds, on images and text, trained by forward passes on minibatches.
 
-================  ==============  ==========  ==================================================================
-name              network         weights     data (training, validation, test)
-================  ==============  ==========  ==================================================================
-``digits-mlp``    64-32-10             2,410  digits of scikit-learn, 8 x 8 (1197, 240, 360)
-``digits-lenet``  small LeNet          6,010  the same
-``mnist-mlp``     784-256-256-10     269,322  5000 images of MNIST (3500, 500, 1000)
-``mnist-lenet``   LeNet-5             61,706  the same
-``fashion-mlp``   784-256-256-10     269,322  Fashion-MNIST (50000, 10000, 10000)
-``fashion-lenet`` LeNet-5             61,706  the same
-``text-gpt``      2-layer GPT        110,336  characters of the reference of the Python language (80, 10, 10 %)
-================  ==============  ==========  ==================================================================
+=================  ==============  ==========  ==================================================================
+name               network         weights     data (training, validation, test)
+=================  ==============  ==========  ==================================================================
+``digits-mlp``     64-32-10             2,410  digits of scikit-learn, 8 x 8 (1197, 240, 360)
+``digits-lenet``   small LeNet          6,010  the same
+``mnist-mlp``      784-256-256-10     269,322  5000 images of MNIST (3500, 500, 1000)
+``mnist-lenet``    LeNet-5             61,706  the same
+``fashion-mlp``    784-256-256-10     269,322  Fashion-MNIST (50000, 10000, 10000)
+``fashion-lenet``  LeNet-5             61,706  the same
+``text-gpt``       2-layer GPT        110,336  characters of the reference of the Python language (80, 10, 10 %)
+=================  ==============  ==========  ==================================================================
 
 A value is the mean cross-entropy of a minibatch of 128 images, or of 16 pieces of text of 64 characters each; the
 point is the vector of all weights, a torch tensor, and the objective a :class:`dfo.nn.ModuleOracle`. ``measure`` is
