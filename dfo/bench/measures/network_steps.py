@@ -50,7 +50,7 @@ POPULATIONS = ((16, 128, 1.15), (256, 8, 1.20), (256, 1, 1.60))
 LANGUAGE = (("bfloat16", 128, 1.5), ("bfloat16", 1024, 1.15), ("float32", 128, None))
 """Precision, tokens, most times two plain passes."""
 
-PERIOD = 16
+PERIOD = 8
 """Steps after which updates of rank 1 are added to weights of 16 bits."""
 
 LR = 1e-6
@@ -384,5 +384,5 @@ def network_steps(pairs: int = 7) -> list[Row]:
     if why := _absent():
         return [*rows, Row("SmolLM2-135M", "reported", float("nan"), True, f"left out: {why}", 0)]
     for precision, tokens, target in LANGUAGE:
-        rows += _told(f"_large({precision!r}, {tokens}, {target}, 5)")
+        rows += _told(f"_large({precision!r}, {tokens}, {target}, {5 if tokens < 1024 else 3})")
     return rows + _memory()
