@@ -122,12 +122,14 @@ class ModuleOracle:
 
     # ------------------------------------------------------------------ answers
 
-    def start(self, lanes: int, key: Key) -> tuple[()]:
-        """Return the memory: there is none."""
-        return ()
+    def start(self, lanes: int, key: Key) -> Key:
+        """Return the key of what module and loss draw, such as dropout masks."""
+        return key.child("dropout")
 
-    def evaluate(self, batch: Batch, memory: tuple[()]) -> tuple[Values, tuple[()]]:
+    def evaluate(self, batch: Batch, memory: Key) -> tuple[Values, Key]:
         """Evaluate every member on the batch with its number (that of the step, where the question has none).
+
+        Equal numbers are equal data, and equal random numbers of module and loss.
 
         Raises:
             InvalidType: the members are no vectors.
@@ -140,7 +142,7 @@ class ModuleOracle:
         for number in np.unique(numbers):
             where = np.flatnonzero(numbers == number)
             try:
-                told = self._losses(batch, where, self.data(int(number)))
+                told = self._losses(batch, where, self.data(int(number)), memory.child(int(number)))
             except Exception as reason:
                 raise Halted(Values(np.empty(0)), len(batch), reason) from reason
             f[where] = told.mean(1).numpy()
@@ -150,11 +152,11 @@ class ModuleOracle:
         self._first = False
         return (replace(values, stderr=error) if np.isfinite(error).all() else values), memory
 
-    def _losses(self, batch: Linear, where: Ints, data: Any) -> Tensor:
+    def _losses(self, batch: Linear, where: Ints, data: Any, noise: Key) -> Tensor:
         """Return the losses ``(k, B)`` of some members."""
         if not isinstance(batch, Perturbations):
             X: Any = torch.as_tensor(batch.dense())
-            return self.engine.losses_of(data, self.blocks(X[torch.as_tensor(where)]))
+            return self.engine.losses_of(data, self.blocks(X[torch.as_tensor(where)]), noise)
         n = len(batch)
         index = np.arange(n) if batch.index is None else batch.index
         origin = np.zeros(n, int) if batch.origin is None else batch.origin
@@ -164,7 +166,7 @@ class ModuleOracle:
             members = where[mine]
             center = self._center(batch.centers[int(o)])
             draws, scale = self._draws(batch.directions), batch.scale[members]
-            losses = self.engine.losses(data, draws, index[members], scale, center)
+            losses = self.engine.losses(data, draws, index[members], scale, center, noise=noise)
             for i, row in zip(mine, losses, strict=True):
                 told[i] = row
         return torch.stack(told)
