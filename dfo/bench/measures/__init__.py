@@ -30,6 +30,7 @@ MEASURES: Mapping[str, str] = {
     "network-exactness": "dfo.bench.measures.network_exactness:network_exactness",
     "network-in-place": "dfo.bench.measures.in_place:two_point_in_place",
     "network-language": "dfo.bench.measures.language:language",
+    "network-language-steps": "dfo.bench.measures.network_steps:network_language_steps",
     "network-laws": "dfo.bench.measures.network_laws:network_laws",
     "network-offload": "dfo.bench.measures.network_scale:offload",
     "network-population": "dfo.bench.measures.network_population:network_population",

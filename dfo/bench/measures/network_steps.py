@@ -25,7 +25,7 @@ import numpy as np
 
 from dfo.bench.measures.row import Row
 
-__all__ = ["network_steps", "paired", "plain", "stepper"]
+__all__ = ["network_language_steps", "network_steps", "paired", "plain", "stepper"]
 
 Step = Callable[[], object]
 
@@ -380,9 +380,14 @@ def network_steps(pairs: int = 7) -> list[Row]:
         rows += _told(f"_small({tokens}, {pairs if tokens < 2048 else 5})")
     for members, tokens, most in POPULATIONS:
         rows += _told(f"_crowd({members}, {tokens}, {most}, {pairs})")
-    rows += _directions()
+    return rows + _directions()
+
+
+def network_language_steps() -> list[Row]:
+    """Two-point steps of SmolLM2-135M against plain forward passes: time, and memory of fresh processes."""
     if why := _absent():
-        return [*rows, Row("SmolLM2-135M", "reported", float("nan"), True, f"left out: {why}", 0)]
+        return [Row("SmolLM2-135M", "reported", float("nan"), True, f"left out: {why}", 0)]
+    rows: list[Row] = []
     for precision, tokens, target in LANGUAGE:
         rows += _told(f"_large({precision!r}, {tokens}, {target}, {5 if tokens < 1024 else 3})")
     return rows + _memory()
