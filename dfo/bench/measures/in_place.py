@@ -6,16 +6,13 @@ forward, restore and update), over and over; ratios are medians over the pairs.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from dfo.bench.measures.fresh import fresh_rows
 from dfo.bench.measures.row import Row
 
 __all__ = ["two_point_in_place"]
@@ -160,12 +157,4 @@ def _rows(pairs: int) -> list[Row]:
 
 def two_point_in_place(pairs: int = 15) -> list[Row]:
     """Two-point steps on live weights against two forwards, and what the exact way back remembers."""
-    code = (
-        "import json; from dataclasses import asdict; from dfo.bench.measures import in_place as m;"
-        f" print(json.dumps([asdict(r) for r in m._rows({pairs})]))"
-    )
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    out = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **threads}, stdout=subprocess.PIPE, check=True, text=True
-    )
-    return [Row(**row) for row in json.loads(out.stdout.splitlines()[-1])]
+    return fresh_rows("in_place", f"_rows({pairs})")

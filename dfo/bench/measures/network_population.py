@@ -9,10 +9,6 @@ installed are left out, and a row says so. Ask and tell of flat populations have
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dfo.bench.measures.fresh import forget_peak, fresh, fresh_rows, peak
 from dfo.bench.measures.row import Row
 
 __all__ = ["GOALS", "Goal", "network_population", "ours"]
@@ -231,26 +228,6 @@ def _judged(goal: Goal, name: str, ratios: Mapping[str, Any], missing: Mapping[s
 # ---------------------------------------------------------------------------------------------- memory
 
 
-def _peak() -> float:
-    """Return the largest resident memory of this process so far, in MiB."""
-    import resource
-
-    try:
-        with open("/proc/self/status", encoding="ascii") as lines:
-            return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _forget_peak() -> None:
-    """Let the peak begin anew, where the system can; else it is that of the whole process."""
-    try:
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")
-    except OSError:
-        pass
-
-
 def _mebibytes(letter: str, law: str, what: str) -> float:
     """Return what a generation needs above a plain pass of one member, in MiB; to be called in a fresh process."""
     import torch
@@ -262,35 +239,27 @@ def _mebibytes(letter: str, law: str, what: str) -> float:
     step = ours(work, law, what)
     with torch.no_grad():
         work.loss(work.module, (work.x, work.y))
-    _forget_peak()
-    before = _peak()
+    forget_peak()
+    before = peak()
     for _ in range(3):
         step()
-    return _peak() - before
+    return peak() - before
 
 
 # ---------------------------------------------------------------------------------------------- the measure
 
 
-def _fresh(code: str) -> Any:
-    """Return what an expression over this module gives in a fresh process with one thread, by way of JSON."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    given = {**os.environ, **dict.fromkeys(names, "1"), "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-    line = (
-        "import json; from dataclasses import asdict; from dfo.bench.measures import network_population as p;"
-        f" print(json.dumps({code}))"
-    )
-    out = subprocess.run([sys.executable, "-c", line], env=given, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(out.stdout.splitlines()[-1])
+ALONE = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+"""One thread for JAX too."""
 
 
 def network_population(pairs: int = 5) -> list[Row]:
     """Populations of four networks, forward and whole generations, against plain inference and five libraries."""
     rows: list[Row] = []
     for letter in "abcd":
-        rows += [Row(**row) for row in _fresh(f"[asdict(row) for row in p._rows({letter!r}, {pairs})]")]
+        rows += fresh_rows("network_population", f"_rows({letter!r}, {pairs})", ALONE)
     for letter, law, most, label in MEMORY:
-        need = float(_fresh(f"p._mebibytes({letter!r}, {law!r}, 'generation')"))
+        need = float(fresh("network_population", f"m._mebibytes({letter!r}, {law!r}, 'generation')", ALONE))
         claim = f"{label} ({letter}) {law}, generation: MiB above a plain pass of one member".strip()
         wanted = "reported" if most is None else f"<= {most:g}"
         rows.append(

@@ -11,18 +11,14 @@ passes of the same number of tokens. The reference is the two-point step of publ
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from dfo.bench.measures.fresh import forget_peak, fresh, fresh_rows, peak
 from dfo.bench.measures.row import Row
 
 __all__ = ["network_language_steps", "network_steps", "paired", "plain", "stepper"]
@@ -247,29 +243,6 @@ def _crowd(members: int, tokens: int, most: float | None, pairs: int, **sides: i
 # ---------------------------------------------------------------------------------------------- memory
 
 
-def _peak() -> float:
-    """Return the largest resident memory of this process so far, in MiB."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as lines:
-            return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    except OSError:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _forget_peak() -> None:
-    """Give back what loading left, and let the peak begin anew, where the system can."""
-    import ctypes
-    import gc
-
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    with suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")
-
-
 def _mebibytes(what: str, precision: str, tokens: int, loss: str) -> float:
     """Return the peak of this process after plain passes of ``2 tokens`` tokens, or after steps on ``tokens``."""
     import torch
@@ -284,10 +257,10 @@ def _mebibytes(what: str, precision: str, tokens: int, loss: str) -> float:
         act = plain(module, batch, 1, function)
     else:
         act = stepper(module, batch, what, loss=function)
-    _forget_peak()
+    forget_peak()
     for _ in range(PERIOD + 1 if what == "low-rank" else 3):
         act()
-    return _peak()
+    return peak()
 
 
 def _many(samples: int, parts: int) -> float:
@@ -300,15 +273,15 @@ def _many(samples: int, parts: int) -> float:
     module, batch = _gpt(), _tokens(1024, 3072)
     optimizer = ZOSGD(module, lr=LR, samples=samples)
     act = (lambda: optimizer.step(_loss, batch, parts=parts)) if parts else plain(module, _tokens(2048, 3072), 1)
-    _forget_peak()
+    forget_peak()
     for _ in range(3):
         act()
-    return _peak()
+    return peak()
 
 
 def _median(call: str, runs: int) -> tuple[float, str]:
     """Return the median over fresh processes, and their spread."""
-    found = [float(_fresh(call)) for _ in range(runs)]
+    found = [float(fresh("network_steps", call)) for _ in range(runs)]
     return float(np.median(found)), f"{min(found):.4g}..{max(found):.4g}"
 
 
@@ -318,8 +291,8 @@ def _memory(runs: int = 3) -> list[Row]:
     cases = (("all logits", 128), ("few logits", 1024))
     for (loss, tokens), what in itertools.product(cases, ("low-rank", "reference")):
         beside = "plain" if what == "low-rank" else "plain, one by one"
-        base, _ = _median(f"p._mebibytes({beside!r}, 'bfloat16', {tokens}, {loss!r})", runs)
-        peak, spread = _median(f"p._mebibytes({what!r}, 'bfloat16', {tokens}, {loss!r})", runs)
+        base, _ = _median(f"m._mebibytes({beside!r}, 'bfloat16', {tokens}, {loss!r})", runs)
+        peak, spread = _median(f"m._mebibytes({what!r}, 'bfloat16', {tokens}, {loss!r})", runs)
         extra, label = peak - base, "low rank, activation side" if what == "low-rank" else what
         claim = f"MiB above plain passes, {label}, SmolLM2-135M bfloat16, {tokens} tokens, {loss} ({weights:.0f} MiB)"
         most = max(8.0, 0.01 * weights)
@@ -333,10 +306,10 @@ def _memory(runs: int = 3) -> list[Row]:
 
 def _directions(runs: int = 3) -> list[Row]:
     """Measure what many directions and a batch in parts add."""
-    base, _ = _median("p._many(1, 0)", runs)
+    base, _ = _median("m._many(1, 0)", runs)
     rows = []
     for samples, parts in ((1, 8), (16, 8)):
-        peak, spread = _median(f"p._many({samples}, {parts})", runs)
+        peak, spread = _median(f"m._many({samples}, {parts})", runs)
         claim = f"MiB above a plain pass of 2048 tokens, q = {samples}, 1024 tokens in {parts} parts, GPT 10.1 M fp32"
         most = 8.0
         rows.append(Row(claim, f"<= {most:g}", peak - base, peak - base <= most, PEAK, runs, f"peaks {spread}"))
@@ -344,22 +317,6 @@ def _directions(runs: int = 3) -> list[Row]:
 
 
 # ---------------------------------------------------------------------------------------------- the measure
-
-
-def _fresh(code: str) -> Any:
-    """Return what an expression over this module gives in a fresh process with one thread, by way of JSON."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    line = (
-        "import json, torch; from dataclasses import asdict; from dfo.bench.measures import network_steps as p;"
-        f" torch.set_num_threads(1); torch.manual_seed(0); print(json.dumps({code}))"
-    )
-    given = {**os.environ, **dict.fromkeys(names, "1")}
-    out = subprocess.run([sys.executable, "-c", line], env=given, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(out.stdout.splitlines()[-1])
-
-
-def _told(call: str) -> list[Row]:
-    return [Row(**row) for row in _fresh(f"[asdict(row) for row in p.{call}]")]
 
 
 def _absent() -> str:
@@ -377,9 +334,9 @@ def network_steps(pairs: int = 7) -> list[Row]:
     """Two-point steps and populations of networks against plain forward passes: time, and memory of fresh processes."""
     rows: list[Row] = []
     for tokens in (32, 128, 512, 2048):
-        rows += _told(f"_small({tokens}, {pairs if tokens < 2048 else 5})")
+        rows += fresh_rows("network_steps", f"_small({tokens}, {pairs if tokens < 2048 else 5})")
     for members, tokens, most in POPULATIONS:
-        rows += _told(f"_crowd({members}, {tokens}, {most}, {pairs})")
+        rows += fresh_rows("network_steps", f"_crowd({members}, {tokens}, {most}, {pairs})")
     return rows + _directions()
 
 
@@ -389,5 +346,5 @@ def network_language_steps() -> list[Row]:
         return [Row("SmolLM2-135M", "reported", float("nan"), True, f"left out: {why}", 0)]
     rows: list[Row] = []
     for precision, tokens, target in LANGUAGE:
-        rows += _told(f"_large({precision!r}, {tokens}, {target}, {5 if tokens < 1024 else 3})")
+        rows += fresh_rows("network_steps", f"_large({precision!r}, {tokens}, {target}, {5 if tokens < 1024 else 3})")
     return rows + _memory()

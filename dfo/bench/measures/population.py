@@ -7,10 +7,6 @@ the pairs. The evaluation reads one column. Peers that are not installed are lef
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dfo.bench.measures.fresh import fresh_rows
 from dfo.bench.measures.row import Row
 from dfo.feedback import Values
 from dfo.protocols import Task
@@ -234,12 +231,4 @@ def _rows(pairs: int) -> list[Row]:
 
 def population(pairs: int = 5) -> list[Row]:
     """Cost of one generation at a million variables, torch on one thread, against bandwidth, EvoTorch and CBXpy."""
-    code = (
-        "import json; from dataclasses import asdict; from dfo.bench.measures import population as p;"
-        f" print(json.dumps([asdict(r) for r in p._rows({pairs})]))"
-    )
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    out = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **threads}, stdout=subprocess.PIPE, check=True, text=True
-    )
-    return [Row(**row) for row in json.loads(out.stdout.splitlines()[-1])]
+    return fresh_rows("population", f"_rows({pairs})")
