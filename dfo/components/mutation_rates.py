@@ -8,43 +8,18 @@ not by all of them, which are mostly worse than their parents).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from dfo.arrays import Floats
-from dfo.errors import InvalidArgument
 from dfo.random import Key, integers, uniform
 
-__all__ = ["LARGEST", "SMALLEST", "check_population", "check_positive", "group_elites", "group_scores", "inherited"]
+__all__ = ["LARGEST", "SMALLEST", "group_elites", "group_scores", "inherited"]
 
 Ints = npt.NDArray[np.int64]
 
 SMALLEST, LARGEST = 1e-100, 1e100
 """Bounds of every rate."""
-
-
-def check_positive(solver: Any, *names: str) -> None:
-    """Refuse options of a solver that are neither None nor positive numbers.
-
-    Raises:
-        InvalidArgument: naming the first of them.
-    """
-    for name in names:
-        value = getattr(solver, name)
-        if value is not None and not 0 < value < 1e150:
-            raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
-
-
-def check_population(population: int | None) -> None:
-    """Refuse a population that is neither None nor a whole number from 2 on.
-
-    Raises:
-        InvalidArgument: naming it.
-    """
-    if population is not None and (population != int(population) or population < 2):
-        raise InvalidArgument(f"population: expected an integer >= 2, got {population!r}.")
 
 
 def inherited(key: Key, rates: Floats, tau: float) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,7 @@ def check_positive(solver: Any, *names: str) -> None:
         InvalidArgument: one is not.
         InvalidType: one is no number.
     """
-    for name in names:
-        value = _number(solver, name)
-        if value is not None and not 0 < value < HUGE:
-            raise InvalidArgument(f"{name}: expected a positive number below 1e150, got {value!r}.")
+    _check_sizes(solver, names, "a positive number below 1e150", lambda value: 0 < value < HUGE)
 
 
 def check_not_negative(solver: Any, *names: str) -> None:
@@ -47,10 +44,14 @@ def check_not_negative(solver: Any, *names: str) -> None:
         InvalidArgument: one is not.
         InvalidType: one is no number.
     """
+    _check_sizes(solver, names, "a number of at least 0", lambda value: 0 <= value < HUGE)
+
+
+def _check_sizes(solver: Any, names: Sequence[str], wanted: str, fits: Callable[[float], bool]) -> None:
     for name in names:
         value = _number(solver, name)
-        if value is not None and not 0 <= value < HUGE:
-            raise InvalidArgument(f"{name}: expected a number of at least 0, got {value!r}.")
+        if value is not None and not fits(value):
+            raise InvalidArgument(f"{name}: expected {wanted}, got {value!r}.")
 
 
 def check_population(solver: Any, least: int = 2) -> None:

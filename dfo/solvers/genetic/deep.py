@@ -15,7 +15,8 @@ import numpy as np
 
 from dfo.arrays import Array, Floats, Point, copy, is_blocks
 from dfo.batch import Batch, Perturbations, Points
-from dfo.components.mutation_rates import check_population, check_positive, inherited
+from dfo.components.mutation_rates import inherited
+from dfo.components.options import check_population, check_positive
 from dfo.components.ranking import merits
 from dfo.components.safe_mutation import rescaled
 from dfo.components.stages import Staged
@@ -104,7 +105,7 @@ class DeepGA(Staged):
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance"})
 
     def __post_init__(self) -> None:
-        check_population(self.population)
+        check_population(self)
         check_positive(self, "parents", "sigma", "spread", "candidates", "minibatches", "tau", "change")
         if self.adapt not in ("none", "samr"):
             raise InvalidArgument(f"adapt: expected 'none' or 'samr', got {self.adapt!r}.")

@@ -17,8 +17,8 @@ from dfo.batch import Batch, Perturbations, Points
 from dfo.components import descent
 from dfo.components.borders import into_box, onto_line
 from dfo.components.descent import Moments
-from dfo.components.mutation_rates import check_population, check_positive
 from dfo.components.novelty import known_rows, novelty
+from dfo.components.options import check_population, check_positive
 from dfo.components.ranking import merits
 from dfo.components.shaping import shaped
 from dfo.components.stages import Staged
@@ -112,7 +112,7 @@ class NoveltySearch(Staged):
     laws: ClassVar[frozenset[str]] = frozenset({"translation"})
 
     def __post_init__(self) -> None:
-        check_population(self.population)
+        check_population(self)
         check_positive(self, "parents", "means", "sigma", "spread", "lr", "neighbours", "patience")
         if self.variant not in VARIANTS:
             raise InvalidArgument(f"variant: expected one of {', '.join(VARIANTS)}, got {self.variant!r}.")

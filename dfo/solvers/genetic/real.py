@@ -15,7 +15,8 @@ import numpy as np
 
 from dfo.arrays import Array, Floats, as_like, copy, namespace, scratch
 from dfo.batch import Batch, Items, Points
-from dfo.components.mutation_rates import check_population, check_positive, group_elites, group_scores, inherited
+from dfo.components.mutation_rates import group_elites, group_scores, inherited
+from dfo.components.options import check_population, check_positive
 from dfo.components.ranking import merits
 from dfo.components.variation import (
     CROSSOVERS,
@@ -116,7 +117,7 @@ class Genetic:
     laws: ClassVar[frozenset[str]] = frozenset({"translation", "rank-invariance", "sphere"})
 
     def __post_init__(self) -> None:
-        check_population(self.population)
+        check_population(self)
         check_positive(
             self, "parents", "elites", "tournament", "eta_c", "eta_m", "rate", "sigma", "groups", "tau"
         )  # fmt: skip
