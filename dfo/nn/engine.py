@@ -50,10 +50,8 @@ Evaluate = Literal["auto", "together", "one by one"]
 ROWS = 1024
 """Rows of a pass (tokens, images, states) that the members of a chunk make together, if nothing else is said."""
 
-
 STACK = 1 << 22
 """Entries up to which the explicit weights of a chunk's members exist at the same time (16 MiB in single precision)."""
-
 
 LOOKED = 1 << 18
 """Entries of a tensor whose size is taken at a time: what is converted for it is small."""

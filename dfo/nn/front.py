@@ -68,7 +68,7 @@ class Front(torch.optim.Optimizer):
     # ------------------------------------------------------------------ a step
 
     def step(self, loss: Loss | Closure, batch: Any = ..., *, parts: int = 1) -> float:
-        """Evaluate the members of this step, move the weights, and return the mean loss of the members.
+        """Evaluate the members of this step, move the weights, and return the mean of their losses that are finite.
 
         Args:
             loss: ``loss(module, batch)`` that returns ``(B,)`` losses, so that members ride together, or one number;
@@ -99,10 +99,10 @@ class Front(torch.optim.Optimizer):
                 f = self.losses(batch, draws, index, scale, parts, share)
         finally:
             self._evaluating = False
-        self._advance(
-            self.t, self.weights(f), self._rates(), float(np.nanmean(f)) if np.isfinite(f).any() else math.nan
-        )
-        return float(np.nanmean(f)) if np.isfinite(f).any() else math.nan
+        known = f[np.isfinite(f)]
+        level = float(known.mean()) if known.size else math.nan
+        self._advance(self.t, self.weights(f), self._rates(), level)
+        return level
 
     def plan(self, batch: Any) -> tuple[int, bool]:
         """Return the number of directions of this step, and whether all of them see all examples."""

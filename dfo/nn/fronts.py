@@ -72,7 +72,7 @@ class ZOSGD(Front):
             and a step costs 2 q passes.
         memory: share of the past in the running mean square of the differences; 0 divides by that of the step alone.
         decay: step ``t`` is ``(1 + t / 20) ** -decay`` as long as the first; 0 leaves it to ``lr`` and its scheduler.
-        directions: as the arguments that follow, see :class:`dfo.nn.front.Options`.
+        directions: as the arguments that follow, see :class:`dfo.nn.options.Options`.
         rule: see there.
         beta: see there.
         weight_decay: see there.
@@ -196,7 +196,7 @@ class ES(Front):
         sigma: standard deviation of a member's weights; ``lr`` by default.
         shaping: utilities, see :func:`dfo.components.shaping.shaped`.
         decay: step ``t`` is ``(1 + t / 20) ** -decay`` as long as the first; 0 leaves it to ``lr`` and its scheduler.
-        directions: as the arguments that follow, see :class:`dfo.nn.front.Options`.
+        directions: as the arguments that follow, see :class:`dfo.nn.options.Options`.
         rule: see there.
         beta: see there.
         weight_decay: see there.

@@ -43,7 +43,9 @@ class Options:
             outside, and its ``state_dict``, add what is missing first.
         room: bytes of drawn numbers that are kept from the passes for the update.
         seed: of the run.
-        log: of the run, made by ``log_to`` or :meth:`ReplayLog.create`; None keeps one in memory.
+
+    Raises:
+        InvalidArgument: a number out of its range, or a rule that does not exist.
     """
 
     directions: str | Distribution = "low-rank"
