@@ -11,14 +11,21 @@ __all__ = ["run_measure"]
 
 
 def run_measure(name: str, out: str | None, json: bool) -> None:
-    """Run a measure, print its rows, write its record; exit with 1 if a figure is not reached."""
-    from dfo.bench.measures import measure
+    """Run a measure, print its rows, write its record; exit with 1 if a figure is not reached.
 
-    record = measure(name)
-    text = json_module.dumps(record, indent=1)
+    What fresh processes have answered is kept beside ``out`` until the measure ends; interrupted, it goes on there.
+    """
+    from dfo.bench.measures import measure
+    from dfo.bench.measures.fresh import keeping
+
+    path = None
     if out is not None:
         path = Path(out) if out.endswith(".json") else Path(out) / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
+    with keeping(path and path.with_suffix(".part")):
+        record = measure(name)
+    text = json_module.dumps(record, indent=1)
+    if path is not None:
         path.write_text(text + "\n", encoding="utf-8")
     if json:
         typer.echo(text)

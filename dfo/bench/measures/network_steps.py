@@ -281,7 +281,7 @@ def _many(samples: int, parts: int) -> float:
 
 def _median(call: str, runs: int) -> tuple[float, str]:
     """Return the median over fresh processes, and their spread."""
-    found = [float(fresh("network_steps", call)) for _ in range(runs)]
+    found = [float(fresh("network_steps", call, {"RUN": str(run)})) for run in range(runs)]
     return float(np.median(found)), f"{min(found):.4g}..{max(found):.4g}"
 
 
