@@ -13,9 +13,14 @@
     |-- UnknownCandidate (KeyError)       ``tell`` got a point that was never asked for
     |-- AlreadyTold (KeyError)            ``tell`` got a candidate that has its value already
     |-- BadState (ValueError)             a stored state does not fit what reads it
+    |   |-- DamagedStore                  a store is torn, flipped or foreign; says what `dfo repair` can save
+    |   `-- RunMismatch                   a stored run was begun with other arguments; names each difference
+    |-- RunLocked (RuntimeError)          another process writes to the store; says which, where, since when
+    |-- ObjectiveFailed (RuntimeError)    the objective raised in another process something that cannot be sent
     `-- CannotWrite (OSError)             a file could not be written; what was stored before is as it was
     DfoWarning (UserWarning)
-    `-- EvaluationWarning                 evaluations failed and were masked
+    |-- EvaluationWarning                 evaluations failed and were masked
+    `-- StoreWarning                      a store was cut short or could no longer be written
 
 Bad *input* raises before the first evaluation is spent; a bad *outcome* is a result.
 Messages say what was expected, what came, and how to mend it.
@@ -30,6 +35,7 @@ __all__ = [
     "BadObjective",
     "BadState",
     "CannotWrite",
+    "DamagedStore",
     "DfoError",
     "DfoWarning",
     "EvaluationWarning",
@@ -37,7 +43,11 @@ __all__ = [
     "InvalidArgument",
     "InvalidType",
     "MissingPackage",
+    "ObjectiveFailed",
     "ProblemTooLarge",
+    "RunLocked",
+    "RunMismatch",
+    "StoreWarning",
     "UnknownCandidate",
     "UnknownName",
     "short",
@@ -93,6 +103,33 @@ class BadState(DfoError, ValueError):
     """A stored solver state does not fit the solver or the schema that reads it."""
 
 
+class DamagedStore(BadState):
+    """A store is torn, flipped, cut short or no store at all."""
+
+
+class RunMismatch(BadState):
+    """A stored run was begun with other arguments, or asks other questions than it did."""
+
+
+class RunLocked(DfoError, RuntimeError):
+    """Another process writes to this store.
+
+    Args:
+        message: the whole sentence.
+        pid: its process, 0 where it is not known.
+        host: its machine.
+        since: when it began, as ISO 8601 in UTC.
+    """
+
+    def __init__(self, message: str, pid: int = 0, host: str = "", since: str = "") -> None:
+        super().__init__(message)
+        self.pid, self.host, self.since = pid, host, since
+
+
+class ObjectiveFailed(DfoError, RuntimeError):
+    """The objective raised, in another process, an exception that cannot be sent; the message is what it said."""
+
+
 class CannotWrite(DfoError, OSError):
     """A file could not be written (disk full, folder read-only, ...); what was stored before is as it was."""
 
@@ -103,6 +140,10 @@ class DfoWarning(UserWarning):
 
 class EvaluationWarning(DfoWarning):
     """Evaluations failed (NaN, infinite, wrong type, exception) and were masked."""
+
+
+class StoreWarning(DfoWarning):
+    """The end of a store was cut off, or a store could no longer be written while its run went on to its result."""
 
 
 def short(value: object, limit: int = 80) -> str:
