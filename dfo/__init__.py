@@ -96,8 +96,8 @@ __all__ = [*sorted(_NAMES), "__version__"]  # noqa: PLE0604
 
 _ROOMS = frozenset({
     "arrays", "batch", "bench", "components", "directions", "distributions", "encodings", "errors", "feedback",
-    "masks", "nn", "oracles", "protocols", "random", "report", "run", "sets", "solvers", "spaces", "structured",
-    "testing",
+    "masks", "nn", "oracles", "protocols", "random", "report", "run", "secrets", "sets", "solvers", "spaces",
+    "structured", "testing",
 })  # fmt: skip
 
 

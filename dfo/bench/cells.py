@@ -18,6 +18,7 @@ from dfo.bench.recorder import Recorder, thinned
 from dfo.bench.targets import TARGETS
 from dfo.errors import DfoError, EvaluationWarning
 from dfo.protocols import Problem
+from dfo.secrets import scrub
 from dfo.sets.convex import is_convex
 from dfo.spaces import Box, Named, Text
 
@@ -120,7 +121,7 @@ def run_cell(cell: Cell, budget: Budget, targets: str | None) -> Record:
         record = replace(record, runs=runs, failed_evaluations=failed)
     except Exception as error:  # whatever a method or a problem raises belongs into the record
         text = "".join(traceback.format_exception(error))
-        record = replace(record, failure=Failure(type(error).__name__, str(error), text[-4000:]))
+        record = replace(record, failure=Failure(type(error).__name__, scrub(str(error)), scrub(text)[-4000:]))
     if recorder is not None:
         counts = [*_spaced(record.budget), *(b.evaluations(record.dim) for b in budget.prefixes())]
         trace = tuple((count, float(f"{value:.6g}")) for count, value in thinned(recorder.steps, counts))

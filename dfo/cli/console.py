@@ -1,7 +1,7 @@
 """How a command ends, and what it prints on the way.
 
 Results go to standard output, everything else to standard error. Names come from files and other people's
-packages, so that control characters in them are spelled out.
+packages, so that control characters in them are spelled out; secrets are masked.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dfo.errors import DfoError, IncompatibleOracle, InvalidArgument, InvalidType
+from dfo.secrets import scrub
 
 if TYPE_CHECKING:
     from dfo.report.text import Table
@@ -92,7 +93,7 @@ def note(text: object) -> None:
 def _shown(text: object) -> str:
     from dfo.report.text import visible  # not above: `dfo --help` loads nothing that it does not need
 
-    return "\n".join(visible(line) for line in str(text).split("\n"))
+    return "\n".join(visible(line) for line in scrub(str(text)).split("\n"))
 
 
 def print_json(content: Mapping[str, Any] | list[Any]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dfo.batch import Batch
+from dfo.secrets import scrub
 
 __all__ = ["KINDS", "Answer", "Evaluator", "Failed", "Ledger"]
 
@@ -29,12 +30,18 @@ class Failed:
         text: what happened, in one line without the kind: ``"ValueError: no mesh"``, ``"killed by SIGSEGV"``.
         error: the exception itself where it is known in this process; never stored.
         trace: the traceback of another process, as text; never stored.
+
+    Secrets that the process knows of (:mod:`dfo.secrets`) are masked in both texts.
     """
 
     kind: str
     text: str
     error: Exception | None = field(default=None, compare=False)
     trace: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", scrub(self.text))
+        object.__setattr__(self, "trace", scrub(self.trace) if self.trace else "")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.text}" if self.kind == "raised" else self.text
@@ -90,4 +97,8 @@ class Ledger(Protocol):
         Raises:
             CannotWrite: the store is full, gone or read-only.
         """
+        ...
+
+    def seek(self, number: int) -> None:
+        """Say which number the next question has: a batch was cut short, and what is left of it is asked again."""
         ...

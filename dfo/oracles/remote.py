@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
+from hashlib import blake2b
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +31,7 @@ from dfo.feedback import Values
 from dfo.oracles.function import Halted
 from dfo.oracles.values import values_of
 from dfo.random import Key, integers, uniform
+from dfo.secrets import register
 
 __all__ = ["ChatScore", "RemoteError"]
 
@@ -75,8 +80,12 @@ class ChatScore:
     ``Batch.data`` numbers what a member sees: the number is handed to ``prompt`` and ``score`` and gives the request
     its ``seed``. Without numbers, the step's own number serves.
 
+    Every request has an ``Idempotency-Key``, a function of its content: one that is sent again, by this process or
+    after a resumption, need not be charged twice. Redirects are not followed, and the key is masked in all that dfo
+    writes (:mod:`dfo.secrets`).
+
     Args:
-        url: base address such as ``"http://127.0.0.1:8080/v1"``; https, or this machine.
+        url: base address such as ``"http://127.0.0.1:8080/v1"``; https, or this machine; without a password in it.
         model: its name.
         prompt: a text in which ``{x}`` and ``{data}`` stand for the point and the data number, or a function of both.
         score: function of the answer and the data number; lower is better.
@@ -120,9 +129,7 @@ class ChatScore:
             raise InvalidType(f"score: expected a function of a text and a data number, got {short(self.score)}.")
         if isinstance(self.prompt, str) and "{x}" not in self.prompt:
             raise InvalidArgument(f"prompt: expected {{x}} where the point goes, got {short(self.prompt)}.")
-        where = urlsplit(self.url)
-        if where.scheme != "https" and not (where.scheme == "http" and self._local):
-            raise InvalidArgument(f"url: expected https, or http on this machine, got {short(self.url)}.")
+        self._check_url()
         for name in ("timeout", "concurrency", "tokens"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -130,6 +137,16 @@ class ChatScore:
         for name in ("retries", "backoff", "patience"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InvalidArgument(f"{name}: expected a number >= 0, got {getattr(self, name)!r}.")
+
+    def _check_url(self) -> None:
+        where = urlsplit(self.url)
+        if where.username is not None or where.password is not None or where.query:
+            raise InvalidArgument(
+                "url: expected an address without user, password or query: what is secret goes into an environment"
+                " variable, named by key_env."
+            )
+        if where.scheme != "https" and not (where.scheme == "http" and self._local):
+            raise InvalidArgument(f"url: expected https, or http on this machine, got {short(self.url)}.")
 
     @property
     def price(self) -> float:
@@ -221,16 +238,19 @@ class ChatScore:
         Raises:
             RemoteError: there was no answer of use.
         """
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        secret = os.environ.get(self.key_env)
-        if secret:
+        content = body.encode()
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Idempotency-Key": blake2b(content, digest_size=16).hexdigest(),
+        }
+        if secret := os.environ.get(self.key_env):
+            register(secret)
             headers["Authorization"] = f"Bearer {secret}"
-        request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/chat/completions", body.encode(), headers, method="POST"
-        )
+        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", content, headers, method="POST")
         until = time.monotonic() + self.timeout
         try:
-            with _opener(self._local).open(request, timeout=self.timeout) as reply:
+            with _opener(self._local, self.timeout) as opener, opener.open(request, timeout=self.timeout) as reply:
                 return _parsed(_read(reply, until))
         except urllib.error.HTTPError as error:
             error.close()
@@ -248,9 +268,56 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _opener(local: bool) -> urllib.request.OpenerDirector:
+class _Http(urllib.request.HTTPHandler):
+    """Opens connections that can be cut: a server may send a byte of its header now and then, for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[HTTPConnection] = []
+
+    def http_open(self, request: Any) -> Any:
+        """Open a connection that is known."""
+        return self.do_open(self._new, request)
+
+    def _new(self, host: str, **options: Any) -> HTTPConnection:
+        self.made.append(HTTPConnection(host, **options))
+        return self.made[-1]
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """The same, encrypted, with the certificate checked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[HTTPConnection] = []
+
+    def https_open(self, request: Any) -> Any:
+        """Open a connection that is known."""
+        return self.do_open(self._new, request)
+
+    def _new(self, host: str, **options: Any) -> HTTPConnection:
+        self.made.append(HTTPSConnection(host, **options))
+        return self.made[-1]
+
+
+@contextmanager
+def _opener(local: bool, timeout: float) -> Iterator[urllib.request.OpenerDirector]:
+    """Context with what opens addresses; a connection whose answer has not begun in time is cut."""
+    plain, encrypted = _Http(), _Https()
+
+    def cut() -> None:
+        for connection in [*plain.made, *encrypted.made]:
+            with suppress(OSError, AttributeError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
     proxies = [urllib.request.ProxyHandler({})] if local else []
-    return urllib.request.build_opener(_NoRedirect, *proxies)
+    timer = threading.Timer(timeout, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield urllib.request.build_opener(_NoRedirect, plain, encrypted, *proxies)
+    finally:
+        timer.cancel()
 
 
 def _read(reply: Any, until: float) -> bytes:

@@ -32,6 +32,7 @@ from dfo.feedback import Values
 from dfo.random import Key
 from dfo.run.manners import Guest, quiet
 from dfo.run.session import ObjectiveRaised, Session
+from dfo.secrets import scrub
 from dfo.spaces import Box, Free
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ def _give_up(setup: Setup, session: Session, error: Exception) -> None:
     """Raise what the peer itself raised, with what was learned before."""
     if not session.nfev:
         raise error
-    session.end("error", f"{setup.solver} raised {type(error).__name__}: {error}")
+    session.end("error", f"{setup.solver} raised {type(error).__name__}: {scrub(str(error))}")
     error.add_note(f"{setup.solver} raised this, not dfo, after {session.nfev} evaluations; see error.result.")
     raise ObjectiveRaised(error) from error
 

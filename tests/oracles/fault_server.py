@@ -12,7 +12,8 @@ class Server(ThreadingHTTPServer):
 
     Args:
         plan: words: ``"ok"``, a status such as ``"500"`` or ``"429 0.2"`` (Retry-After), ``"hang"``, ``"slow"``,
-            ``"truncated"``, ``"short"``, ``"closed"``, ``"no text"``, ``"redirect"``.
+            ``"truncated"``, ``"short"``, ``"closed"``, ``"no text"``, ``"redirect"``, ``"endless"``,
+            ``"slow head"``, ``"away URL"``.
         reply: function of the prompt that makes the text of an answer.
     """
 
@@ -22,7 +23,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.plan, self.reply = list(plan), reply
         self.seen, self.times, self.lock = [], [], threading.Lock()
-        self.under_way = self.most = 0
+        self.under_way = self.most = self.flooded = 0
         self.released = threading.Event()
 
     @property
@@ -64,6 +65,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, json.dumps({"choices": []}))
         elif word == "slow":
             self.drip(good)
+        elif word == "endless":
+            self.flood()
+        elif word == "slow head":
+            self.drip("", head=True)
+        elif word.startswith("away "):
+            self.send(307, "", {"Location": word[5:]})
         elif word == "redirect":
             self.send(307, "", {"Location": self.server.url + "/elsewhere"})
         elif word == "ok":
@@ -82,15 +89,29 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text.encode())
 
-    def drip(self, text):
+    def drip(self, text, head=False):
         self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
+        if head:
+            self.flush_headers()
+            text = "X-Slow: " + "x" * 1000
+        else:
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
         for letter in text:
             if self.server.released.wait(0.05):
                 return
             self.wfile.write(letter.encode())
             self.wfile.flush()
+
+    def flood(self):
+        """Send a gibibyte, as far as the client lets."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(1 << 30))
+        self.end_headers()
+        part = b" " * (1 << 16)
+        for _ in range(1 << 14):
+            self.wfile.write(part)
+            self.server.flooded += len(part)
 
     def log_message(self, *args):
         pass

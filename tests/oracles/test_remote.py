@@ -76,7 +76,7 @@ def test_retry_after_is_waited_for_and_an_hour_is_not():
         assert len(server.seen) == 1
 
 
-@pytest.mark.parametrize("word", ["hang", "slow"])
+@pytest.mark.parametrize("word", ["hang", "slow", "slow head"])
 def test_a_request_ends_in_time(word):
     with running([word] * 9) as server:
         scored = dfo.ChatScore(server.url, "m", "{x}", lambda text, data: 0.0, timeout=0.2, retries=1, backoff=0.0)
@@ -112,6 +112,32 @@ def test_the_key_is_nowhere_in_what_is_said(monkeypatch):
         with pytest.raises(Exception, match="stopped") as caught:
             ask(scored)
         assert KEY not in repr(caught.value.__cause__) + str(caught.value.__cause__)
+
+
+def test_a_redirect_is_not_followed_and_no_other_server_sees_the_key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with running() as other, running([]) as server:
+        server.plan[:] = [f"away {other.url}/chat/completions"] * 5
+        assert ask(oracle(server, retries=1)).failed.all()
+        assert (len(server.seen), len(other.seen)) == (1, 0)
+
+
+def test_an_endless_answer_is_cut_off():
+    with running(["endless"] * 5) as server:
+        assert ask(oracle(server, retries=1)).failed.all()
+        assert len(server.seen) == 1
+        assert server.flooded < 1 << 26
+
+
+def test_a_request_that_is_sent_again_has_the_same_key_of_its_own():
+    with running(["500", "closed"]) as server:
+        scored = oracle(server, concurrency=1)
+        ask(scored, ["a", "b"], data=np.array([1, 2]))
+        ask(oracle(server), ["a"], data=np.array([1]))  # as a process does that takes up a run
+        sent = [(headers["Idempotency-Key"], body["messages"][0]["content"]) for _, headers, body in server.seen]
+    assert len(sent) == 5
+    assert len(set(sent)) == 2
+    assert all(len(key) == 32 for key, _ in sent)
 
 
 def test_requests_go_out_in_parallel_and_answers_keep_their_order():
@@ -158,6 +184,13 @@ def test_laws():
             return Items([f"{'x' * i}" for i in range(n)], data=np.arange(n) % 3)
 
         check_oracle(scored, batch, seconds=2.0, cases=3).raise_if_failed()
+
+
+@pytest.mark.parametrize("url", ["https://me:dfo-canary@example.com/v1", "https://example.com/v1?key=dfo-canary"])
+def test_an_address_with_a_secret_in_it_is_refused(url):
+    with pytest.raises(InvalidArgument, match="key_env") as caught:
+        dfo.ChatScore(url, "m", "{x}", lambda text, data: 0.0)
+    assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://example.com/v1", "ftp://127.0.0.1", "127.0.0.1:80"])
