@@ -81,6 +81,17 @@ class Batch:
         cut = {f: getattr(self, f)[start:stop] for f in _PER_MEMBER if getattr(self, f, None) is not None}
         return dataclasses.replace(self, **cut)
 
+    def pick(self, members: Sequence[int]) -> Self:
+        """Return the batch of some members, in this order."""
+        chosen = list(members)
+        if chosen == list(range(chosen[0], chosen[0] + len(chosen)) if chosen else ()):
+            return self.part(chosen[0], chosen[0] + len(chosen)) if chosen else self.part(0, 0)
+        return self._picked(chosen)
+
+    def _picked(self, chosen: list[int]) -> Self:
+        cut = {f: getattr(self, f)[chosen] for f in _PER_MEMBER if getattr(self, f, None) is not None}
+        return dataclasses.replace(self, **cut)
+
 
 class Linear(Batch):
     """A batch of points of a vector space."""
@@ -126,6 +137,9 @@ class Points(Linear):
         """Return the batch of rows ``start .. stop``."""
         return dataclasses.replace(super().part(start, stop), X=self.X[start:stop])
 
+    def _picked(self, chosen: list[int]) -> Points:
+        return dataclasses.replace(super()._picked(chosen), X=self.X[chosen])
+
     def dense(self) -> Array:
         """Return ``X`` itself."""
         return self.X
@@ -166,6 +180,10 @@ class Perturbations(Linear):
         """Return the batch of members ``start .. stop``; they keep their directions."""
         index = np.arange(len(self)) if self.index is None else self.index
         return super(Perturbations, dataclasses.replace(self, index=index)).part(start, stop)
+
+    def _picked(self, chosen: list[int]) -> Perturbations:
+        index = np.arange(len(self)) if self.index is None else self.index
+        return super(Perturbations, dataclasses.replace(self, index=index))._picked(chosen)
 
     def _origin(self, i: int) -> Point:
         return self.centers[0 if self.origin is None else int(self.origin[i])]
@@ -276,3 +294,6 @@ class Items(Batch):
     def part(self, start: int, stop: int) -> Items:
         """Return the batch of items ``start .. stop``."""
         return dataclasses.replace(super().part(start, stop), items=self.items[start:stop])
+
+    def _picked(self, chosen: list[int]) -> Items:
+        return dataclasses.replace(super()._picked(chosen), items=[self.items[i] for i in chosen])

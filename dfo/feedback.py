@@ -97,6 +97,12 @@ class Values:
             both[name] = np.concatenate([a, b])
         return Values(**both, notes=(*self.notes, *((i + n, text) for i, text in other.notes)))
 
+    def part(self, start: int, stop: int) -> Values:
+        """Return the values of members ``start .. stop``."""
+        names = [f.name for f in fields(self) if f.name != "notes" and getattr(self, f.name) is not None]
+        notes = tuple((i - start, text) for i, text in self.notes if start <= i < stop)
+        return Values(**{name: getattr(self, name)[start:stop] for name in names}, notes=notes)
+
     @property
     def valid(self) -> Flags:
         """``(n,)`` true where there is a usable value."""

@@ -13,6 +13,8 @@ import numpy as np
 from dfo.arrays import Floats, is_array, to_numpy
 from dfo.errors import BadObjective, short
 from dfo.feedback import Values
+from dfo.oracles.outcomes import Failed
+from dfo.secrets import scrub
 
 __all__ = ["number", "values_of", "values_of_array"]
 
@@ -44,7 +46,8 @@ def values_of(raw: Sequence[Any], first: bool = False) -> Values:
     """Return the values of a list of returned objects, failures masked.
 
     Args:
-        raw: what the objective returned, one object a member; an ``Exception`` is a recorded failure.
+        raw: what the objective returned, one object a member; an ``Exception`` or a :class:`Failed` is a recorded
+            failure.
         first: whether these are the first evaluations of a run.
 
     Raises:
@@ -57,16 +60,17 @@ def values_of(raw: Sequence[Any], first: bool = False) -> Values:
     f = np.empty(len(raw))
     notes: list[tuple[int, str]] = []
     for i, value in enumerate(raw):
-        if isinstance(value, Exception):
+        if isinstance(value, (Exception, Failed)):
             f[i] = np.inf
-            notes.append((i, f"raised {type(value).__name__}: {short(str(value))}"))
+            raised = isinstance(value, Exception)
+            notes.append((i, f"raised {type(value).__name__}: {short(scrub(str(value)))}" if raised else str(value)))
             continue
         result = number(value)
         if isinstance(result, str):
             if first and i == 0:
                 raise BadObjective(f"The objective must return a real number, got {result}.")
             f[i] = np.inf
-            notes.append((i, f"returned {result}"))
+            notes.append((i, f"returned {scrub(result)}"))
         else:
             f[i] = result
             if not math.isfinite(result):

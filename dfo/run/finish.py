@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dfo.arrays import Floats, copy, is_array, namespace
 from dfo.batch import Batch, Items, Points
 from dfo.oracles.function import Function, Halted
+from dfo.run.recorded import recorded
 from dfo.run.result import STATUS, Result, versions
 from dfo.run.session import Session
 
@@ -80,9 +83,22 @@ def judge_of(setup: Setup) -> Any:
 def _again(setup: Setup, batch: Batch, session: Session) -> Any:
     judge = judge_of(setup)
     try:
-        return judge.evaluate(batch, session.memory if judge is setup.oracle else ())[0]
+        with last_words(setup):
+            return recorded(judge, setup.run).evaluate(batch, session.memory if judge is setup.oracle else ())[0]
     except Halted as halt:  # time is over, or the objective raised: the mean of what there is
         return halt.done
+
+
+@contextmanager
+def last_words(setup: Setup) -> Iterator[None]:
+    """Context whose evaluations are the run's last: a run that is extended later does not ask them again."""
+    if setup.run is not None:
+        setup.run.final = setup.budget
+    try:
+        yield
+    finally:
+        if setup.run is not None:
+            setup.run.final = 0
 
 
 def _many_times(x: Any, count: int, setup: Setup, session: Session) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dfo.arrays import Array
@@ -66,10 +67,13 @@ class Loop:
         session: the books.
         x0: start in solver coordinates.
         key: the run's key.
+        keep: called with the loop after every step, to keep its state.
     """
 
-    def __init__(self, solver: Any, session: Session, x0: Any, key: Key) -> None:
-        self.solver, self.session = solver, session
+    def __init__(
+        self, solver: Any, session: Session, x0: Any, key: Key, keep: Callable[[Loop], None] | None = None
+    ) -> None:
+        self.solver, self.session, self.keep = solver, session, keep
         self.state: Any = solver.init(x0, key)
         self._finished = getattr(solver, "finished", None)
         gauges = getattr(solver, "gauges", None)
@@ -102,6 +106,8 @@ class Loop:
                 break
             self.state = solver.tell(self.state, batch, told)
             session.after_step(batch, told)
+            if self.keep is not None:
+                self.keep(self)
 
     def recommend(self) -> Any:
         """Return the solver's recommendation as a user point."""

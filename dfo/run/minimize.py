@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from dfo.encodings import Identity
 from dfo.errors import InvalidType, short
 from dfo.oracles.function import Function
 from dfo.run import validate
+from dfo.run.durable import Arguments, Keeper, begin, finished, opened, restore, spent_before
 from dfo.run.finish import judge_of, result_of
 from dfo.run.interrupt import Interruptible
 from dfo.run.loop import Loop, lanes_of
@@ -41,9 +43,12 @@ def minimize(
     seed: int = 0,
     batch: int | None = None,
     workers: Any = None,
+    store: Any = None,
     known: tuple[Sequence[Any], Sequence[float]] | None = None,
     noise: bool | float | None = None,
     timeout: float | str | None = None,
+    eval_timeout: float | None = None,
+    retries: int = 1,
     stop: Any = None,
     vectorized: bool = False,
     on_error: Literal["raise", "record"] = "raise",
@@ -71,13 +76,19 @@ def minimize(
             run ends at its first convergence instead of restarting.
         seed: any integer >= 0. Equal seeds give equal runs.
         batch: evaluations per step. This changes the algorithm.
-        workers: processes that evaluate at the same time (an int), a ``map``-like function, or a
-            ``concurrent.futures`` executor. This never changes the result.
+        workers: processes that evaluate at the same time (an int), ``"threads:8"``, ``"ray"``, a ``map``-like
+            function, or a ``concurrent.futures`` executor. This never changes the result.
+        store: file (``"run.db"``, or a :class:`dfo.Store`) that keeps every evaluation before the solver sees it. The
+            same call goes on where an earlier one was stopped or killed, with the same result as if it had not been;
+            with a larger budget, a run that has ended is extended.
         known: points and values from before: ``(X, y)``. They are not evaluated again.
         noise: whether equal points may get different values (or their standard deviation). Then ``x`` is the
             recommendation, re-evaluated with a twentieth of the budget. ``False`` says there is none, which
             lets ``auto`` choose faster methods.
-        timeout: seconds, or a text such as ``"10m"``.
+        timeout: seconds, or a text such as ``"10m"``; between evaluations.
+        eval_timeout: seconds that one evaluation may take; then its process is killed, and it has failed. Needs
+            processes: without ``workers``, one.
+        retries: times an evaluation whose process died is tried again before it has failed.
         stop: further reasons to end, such as ``dfo.Target(1e-8) | dfo.Stalled(500)``.
         vectorized: ``fun`` takes an ``(n, d)`` array (numpy or torch, as x0) and returns ``n`` values.
         on_error: ``"raise"``: an exception of ``fun`` ends the run and carries the result so far as
@@ -98,13 +109,21 @@ def minimize(
         >>> res.x.round(3)
         array([ 1., -2.])
     """
-    setup = resolve(
-        fun, x0, args, method, bounds, constraints, tol, callback, options,
-        budget=budget, seed=seed, batch=batch, workers=workers, noise=noise, timeout=timeout, stop=stop,
-        vectorized=vectorized, on_error=on_error,
-    )  # fmt: skip
-    checked = validate.check_known(known, setup.space)
-    return run(setup, checked)
+    arguments = Arguments(fun, x0, args, method, bounds, constraints, tol, options, seed, batch, noise, vectorized,
+                          on_error, known)  # fmt: skip
+    free = {"timeout": timeout, "workers": workers, "eval_timeout": eval_timeout, "retries": retries}
+    with opened(store) as kept:
+        first = ... if kept is None or kept.fresh else kept.free["granted"]
+        setup = resolve(
+            fun, x0, args, method, bounds, constraints, tol, callback, options,
+            budget=budget, seed=seed, batch=batch, workers=workers, noise=noise, timeout=timeout, stop=stop,
+            vectorized=vectorized, on_error=on_error, eval_timeout=eval_timeout, retries=retries, planned=first,
+        )  # fmt: skip
+        checked = validate.check_known(known, setup.space)
+        if kept is None:
+            return run(setup, checked)
+        begin(kept, arguments, setup, free)
+        return run(replace(setup, run=kept), checked)
 
 
 def maximize(
@@ -122,9 +141,12 @@ def maximize(
     seed: int = 0,
     batch: int | None = None,
     workers: Any = None,
+    store: Any = None,
     known: tuple[Sequence[Any], Sequence[float]] | None = None,
     noise: bool | float | None = None,
     timeout: float | str | None = None,
+    eval_timeout: float | None = None,
+    retries: int = 1,
     stop: Any = None,
     vectorized: bool = False,
     on_error: Literal["raise", "record"] = "raise",
@@ -151,8 +173,9 @@ def maximize(
     try:
         result = minimize(
             _Negated(fun), x0, args, method, bounds, constraints, tol, callback, options,
-            budget=budget, seed=seed, batch=batch, workers=workers, known=known, noise=noise, timeout=timeout,
-            stop=stop, vectorized=vectorized, on_error=on_error,
+            budget=budget, seed=seed, batch=batch, workers=workers, store=store, known=known, noise=noise,
+            timeout=timeout, eval_timeout=eval_timeout, retries=retries, stop=stop, vectorized=vectorized,
+            on_error=on_error,
         )  # fmt: skip
     except Exception as error:
         carried = getattr(error, "result", None)
@@ -181,19 +204,30 @@ def run(setup: Setup, known: Any = None) -> Result:
         reserve = reserve_of(setup)
         native = isinstance(setup.solver, str) and peer_is_native(setup)
         session = Session(
-            setup.oracle if native else setup.seen, Identity(setup.space, setup.x0) if native else setup.encoding,
-            setup.budget - reserve, setup.stop, setup.hooks, interrupt, setup.key.child("oracle"),
+            setup.kept if native else setup.seen, Identity(setup.space, setup.x0) if native else setup.encoding,
+            setup.budget - reserve - spent_before(setup), setup.stop, setup.hooks, interrupt, setup.key.child("oracle"),
             lanes_of(setup.solver),
         )  # fmt: skip
         if isinstance(setup.oracle, Function) and session.watchful:
             setup.oracle.watch = session.watch
+        if setup.run is not None:
+            session.replaying = lambda: setup.run.replaying
         try:
-            return _drive(setup, session, known, reserve)
+            result = _drive(setup, session, known, reserve)
+            if setup.run is not None:
+                finished(setup.run, result)
+            return result
         except ObjectiveRaised as raised:
+            result = result_of(setup, session)
+            if setup.run is not None:
+                finished(setup.run, result)
             with contextlib.suppress(AttributeError, TypeError):
-                raised.cause.result = result_of(setup, session)  # type: ignore[attr-defined]
+                raised.cause.result = result  # type: ignore[attr-defined]
             raise raised.cause from None
         finally:
+            close = getattr(getattr(setup.oracle, "evaluator", None), "close", None)
+            if close is not None:
+                close()
             release()  # the memory of large populations
 
 
@@ -220,9 +254,12 @@ def _drive(setup: Setup, session: Session, known: Any, reserve: int) -> Result:
     if known is not None and len(known[1]):
         lowest = int(np.argmin(known[1]))
         session.note_known(known[0][lowest], float(known[1][lowest]))
-    loop = Loop(setup.solver, session, start, setup.key.child("solver"))
+    keeper = None if setup.run is None else Keeper(setup.run)
+    loop = Loop(setup.solver, session, start, setup.key.child("solver"), keeper)
     if known is not None and len(known[1]):
         encoded = [setup.encoding.encode(p) for p in known[0]]
         loop.observe(np.stack(encoded) if is_array(encoded[0]) else encoded, known[1])
+    if setup.run is not None:
+        restore(setup.run, loop)
     loop.go()
     return result_of(setup, session, reserve)

@@ -27,6 +27,7 @@ STATUS: Mapping[str, str] = {
     "callback": "A hook ended the run.",
     "interrupted": "The run was interrupted.",
     "error": "The objective raised an exception.",
+    "unstored": "The run ended because its store could not be written.",
     "all_failed": "No evaluation gave a usable value.",
 }
 """Every status with its sentence; ``success`` is true for ``target`` and ``finished`` alone."""

@@ -19,7 +19,7 @@ import numpy as np
 from dfo.arrays import Floats, is_array, size
 from dfo.batch import Batch, Perturbations
 from dfo.encodings import Encoding
-from dfo.errors import EvaluationWarning, IncompatibleOracle
+from dfo.errors import CannotWrite, EvaluationWarning, IncompatibleOracle, StoreWarning
 from dfo.feedback import Feedback, Ranking, Values
 from dfo.oracles.encoded import decoded
 from dfo.oracles.function import Halted
@@ -82,6 +82,7 @@ class Session:
         self.inside = inside_of(encoding.inner)
         self.gauges: Callable[[], Mapping[str, float]] = dict
         self.recommended: Callable[[], Any] = lambda: None
+        self.replaying: Callable[[], bool] = lambda: False
         self._fun, self._violation = array("d"), array("d")
         self._began = time.perf_counter()
         self._deadline, self._target = self._limits()
@@ -194,17 +195,20 @@ class Session:
             self._partial = told if self._partial is None else self._partial.joined(told)
 
     def _halted(self, batch: Batch, halt: Halted) -> None:
-        done = len(halt.done.f)
-        self.count(batch.part(0, done), halt.done)
-        self._keep(halt.done)
+        done, who = len(halt.done.f), list(halt.who)
+        self.count(batch.pick(who), halt.done)
+        whole = next((k for k, i in enumerate(who) if i != k), done)  # members before the first without a value
+        self._keep(halt.done if whole == done else halt.done.part(0, whole))
         self._fun.extend([math.inf] * (halt.started - done))
         self.nfev += halt.started - done
         self.spent += (halt.started - done) * self.price
         self.nfail += halt.started - done
-        if halt.cause is not None:
+        if isinstance(halt.cause, CannotWrite):
+            self.end("unstored", f"{STATUS['unstored']} {halt.cause}")
+        elif halt.cause is not None:
             self.end("error", f"The objective raised {type(halt.cause).__name__}.")
             raise ObjectiveRaised(halt.cause)
-        if not self.over():
+        elif not self.over():
             self.end("target" if self.best_fun <= self._target else "time")
 
     def count(self, batch: Batch, told: Feedback) -> None:
@@ -280,7 +284,7 @@ class Session:
     def after_step(self, batch: Batch | None, told: Feedback | None) -> None:
         """Count a step and call the hooks."""
         self.nit += 1
-        if self.hooks:
+        if self.hooks and not self.replaying():  # what was known from a store has been shown before
             progress = self.progress(batch, told)
             try:
                 for hook in self.hooks:
@@ -312,7 +316,9 @@ class Session:
         return History(fun, np.array(self._violation) if len(self._violation) == len(fun) and len(fun) else None)
 
     def warn(self) -> None:
-        """Warn once about evaluations that gave no usable value."""
+        """Warn once about evaluations that gave no usable value, and of a store that failed."""
+        if self.status == "unstored":
+            warnings.warn(self.message, StoreWarning, stacklevel=_outside())
         if self.nfail and self.status != "error":
             warnings.warn(
                 f"{self.nfail} of {self.nfev} evaluations gave no usable value{self.first_failure}."

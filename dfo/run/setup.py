@@ -16,8 +16,9 @@ from dfo.run import auto, validate
 from dfo.run.hooks import Print, as_hooks
 from dfo.run.loop import check_fits, lanes_of
 from dfo.run.peers import PEERS, is_peer
+from dfo.run.recorded import recorded
 from dfo.run.stopping import AnyOf, MaxEvals, MaxSteps, MaxTime, seconds
-from dfo.run.workers import mapper_of
+from dfo.run.workers import evaluator_of
 from dfo.sets.convex import is_convex
 from dfo.spaces import Box, Free, Named, Text
 
@@ -63,6 +64,7 @@ class Setup:
         given: whether that start is the user's choice.
         space: the space as the user sees it.
         constraints: scipy's constraints, for peers that take them natively.
+        run: the store that keeps what is asked and answered, or None.
     """
 
     oracle: Oracle[Any]
@@ -80,20 +82,30 @@ class Setup:
     given: bool
     space: Any
     constraints: Any = ()
+    run: Any = None
+
+    @property
+    def kept(self) -> Oracle[Any]:
+        """The oracle, its answers kept where the run has a store."""
+        return recorded(self.oracle, self.run)
 
     @property
     def seen(self) -> Oracle[Any]:
         """The oracle in solver coordinates."""
         plain = self.encoding.inner is self.space
-        return self.oracle if plain else Encoded(self.oracle, self.encoding)
+        return self.kept if plain else Encoded(self.kept, self.encoding)
 
 
 def resolve(
     fun: Any, x0: Any, args: Any, method: Any, bounds: Any, constraints: Any, tol: Any, callback: Any, options: Any,
     *, budget: Any, seed: Any, batch: Any, workers: Any, noise: Any, timeout: Any, stop: Any, vectorized: bool,
-    on_error: Any,
+    on_error: Any, eval_timeout: Any = None, retries: Any = 1, planned: Any = ...,
 ) -> Setup:  # fmt: skip
-    """Judge every argument of :func:`minimize` and return what they mean together."""
+    """Judge every argument of :func:`minimize` and return what they mean together.
+
+    ``planned`` is the budget that the solver plans for, where it is not the one granted: a run that is extended goes
+    on as it was planned.
+    """
     if x0 is None and bounds is None:
         x0 = getattr(fun, "x0", None)  # an oracle that knows where to start, such as the weights of a network
     space, start = validate.space_and_start(x0, bounds)
@@ -108,7 +120,10 @@ def resolve(
     stop = _stops(stop, timeout if timeout is not None else extra.get("timeout"), extra.get("steps"))
     for evals in [s for s in getattr(stop, "stops", ()) if isinstance(s, MaxEvals)]:
         granted = evals.n if granted is None else min(granted, evals.n)
-    oracle = _oracle(fun, args, vectorized, on_error, validate.violation_of(constraints), workers)
+    ahead = granted if planned is ... else planned
+    oracle = _oracle(
+        fun, args, vectorized, on_error, validate.violation_of(constraints), workers, eval_timeout, retries
+    )
     if CONSTRAINTS not in oracle.gives:
         constraints = ()
     seen = encoding(space, start)
@@ -116,12 +131,12 @@ def resolve(
     integers = isinstance(seen.inner, Box) and bool(seen.inner.cells.any())
     reason, serial = "", count is None  # workers must not matter: they never change a result
     if (isinstance(method, str) and method == "auto") or method is None:
-        method, reason = auto.choose(space, space.dim, granted, noise, oracle.gives, integers, serial)
+        method, reason = auto.choose(space, space.dim, ahead, noise, oracle.gives, integers, serial)
     solver: Any = method
     if peer and is_convex(space):
         raise InvalidArgument(f"method: {method} knows no convex sets. Use method='auto', or one of dfo's that do.")
     if not (isinstance(method, str) and is_peer(method)):
-        task = Task(seen.inner, granted, count, oracle.gives, noisy, oracle.max_batch)
+        task = Task(seen.inner, ahead, count, oracle.gives, noisy, oracle.max_batch)
         solver = solver_of(method, options, tol, task)
         kind = "convex" if is_convex(space) else "text" if isinstance(space, Text) else "vector"
         check_fits(solver, oracle, method if isinstance(method, str) else type(method).__name__, kind)
@@ -129,7 +144,7 @@ def resolve(
     else:
         if count is not None:
             raise InvalidArgument(f"batch: {method} chooses its own; drop it, or use one of dfo's solvers.")
-        options = ({"restart": granted is not None} if reason else {}) | options
+        options = ({"restart": ahead is not None} if reason else {}) | options
         options |= {} if tol is None else {"tol": tol}
     return Setup(
         oracle, seen, solver, reason, DEFAULT_BUDGET * space.dim if granted is None else granted, granted,
@@ -176,11 +191,15 @@ def _stops(stop: Any, timeout: Any, steps: int | None) -> Any:
     return AnyOf(parts) if parts else None
 
 
-def _oracle(fun: Any, args: Any, vectorized: bool, on_error: Any, violation: Any, workers: Any) -> Oracle[Any]:
+def _oracle(
+    fun: Any, args: Any, vectorized: bool, on_error: Any, violation: Any, workers: Any, eval_timeout: Any, retries: Any
+) -> Oracle[Any]:
+    validate.check_positive("eval_timeout", eval_timeout)
+    retries = validate.check_count("retries", retries, 0)
     if hasattr(fun, "evaluate") and hasattr(fun, "gives"):
-        if vectorized or args or violation is not None or workers is not None:
+        if vectorized or args or violation is not None or workers is not None or eval_timeout is not None:
             raise InvalidArgument(
-                "args, vectorized, constraints and workers belong to functions; an oracle has its own."
+                "args, vectorized, constraints, workers and eval_timeout belong to functions; an oracle has its own."
             )
         oracle: Oracle[Any] = fun
         return oracle
@@ -189,9 +208,12 @@ def _oracle(fun: Any, args: Any, vectorized: bool, on_error: Any, violation: Any
     if on_error not in ("raise", "record"):
         raise InvalidArgument(f'on_error: expected "raise" or "record", got {short(on_error)}.')
     args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
-    return Function(
-        fun, args, vectorized=vectorized, on_error=on_error, violation=violation, mapper=mapper_of(workers, fun)
-    )
+    function = Function(fun, args, vectorized=vectorized, on_error=on_error, violation=violation)
+    evaluator = evaluator_of(workers, function.call, eval_timeout=eval_timeout, retries=retries or 0)
+    if vectorized and evaluator is not None:
+        raise InvalidArgument("workers: a vectorized objective gets the whole batch; give one or the other.")
+    function.evaluator = evaluator
+    return function
 
 
 def check_moves(solver: Any, space: Any) -> None:

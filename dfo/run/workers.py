@@ -57,3 +57,15 @@ def mapper_of(workers: Any, fun: Any) -> Mapper | None:
             " Define it at the top of a module, or pass workers=ThreadPoolExecutor(n)."
         ) from None
     return _Pool(count or 1)
+
+
+def evaluator_of(workers: Any, call: Any, *, eval_timeout: float | None = None, retries: int = 1) -> Any:
+    """Return an evaluator around a map; replaced by the crew."""
+    mapper = mapper_of(workers, call)
+    if mapper is None:
+        return None
+
+    def evaluate(call: Any, points: Any, halted: Any) -> Any:
+        yield from zip(points, mapper(call, list(points.values())), strict=True)
+
+    return evaluate
