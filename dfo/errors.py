@@ -16,6 +16,7 @@
     |   |-- DamagedStore                  a store is torn, flipped or foreign; says what `dfo repair` can save
     |   `-- RunMismatch                   a stored run was begun with other arguments; names each difference
     |-- RunLocked (RuntimeError)          another process writes to the store; says which, where, since when
+    |-- NoWorkers (RuntimeError)          processes die before they take work, or an executor is broken or closed
     |-- ObjectiveFailed (RuntimeError)    the objective raised in another process something that cannot be sent
     `-- CannotWrite (OSError)             a file could not be written; what was stored before is as it was
     DfoWarning (UserWarning)
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidType",
     "MissingPackage",
+    "NoWorkers",
     "ObjectiveFailed",
     "ProblemTooLarge",
     "RunLocked",
@@ -128,6 +130,10 @@ class RunLocked(DfoError, RuntimeError):
 
 class ObjectiveFailed(DfoError, RuntimeError):
     """The objective raised, in another process, an exception that cannot be sent; the message is what it said."""
+
+
+class NoWorkers(DfoError, RuntimeError):
+    """Nobody is there to evaluate: processes die before they are ready, or an executor is broken or shut down."""
 
 
 class CannotWrite(DfoError, OSError):
