@@ -72,6 +72,11 @@ def _array(value: Any) -> dict[str, Any]:
 def _function(value: Any, depth: int) -> dict[str, Any]:
     wrapped = inspect.unwrap(value) if callable(value) else value
     content: dict[str, Any] = {"function": _name(wrapped), "lines": _lines(wrapped)}
+    if getattr(wrapped, "__name__", "") == "<lambda>":  # several may share a line
+        content["code"] = blake2b(_code(wrapped.__code__), digest_size=8).hexdigest()
+    defaults = getattr(wrapped, "__defaults__", None)
+    if defaults:
+        content["defaults"] = identity([v if _is_data(v) else _name(type(v)) for v in defaults])
     bound = getattr(wrapped, "__self__", None)
     if bound is not None and not inspect.ismodule(bound):
         content["of"] = identity(bound, depth + 1)
