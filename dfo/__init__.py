@@ -96,7 +96,7 @@ __all__ = [*sorted(_NAMES), "__version__"]  # noqa: PLE0604
 
 _ROOMS = frozenset({
     "arrays", "batch", "bench", "components", "directions", "distributions", "encodings", "errors", "feedback",
-    "masks", "nn", "oracles", "protocols", "random", "report", "run", "secrets", "sets", "solvers", "spaces",
+    "files", "masks", "nn", "oracles", "protocols", "random", "report", "run", "secrets", "sets", "solvers", "spaces",
     "structured", "testing",
 })  # fmt: skip
 

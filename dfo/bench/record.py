@@ -10,6 +10,7 @@ from typing import Any
 
 from dfo.bench.plan import Cell
 from dfo.errors import BadState, short
+from dfo.files import strict_json
 
 __all__ = ["Failure", "Record"]
 
@@ -100,14 +101,14 @@ class Record:
             BadState: the line is something else.
         """
         try:
-            content: Mapping[str, Any] = json.loads(line)
+            content: Mapping[str, Any] = strict_json(line)
             table = dict(content)
             table["hits"] = tuple(table.get("hits", ()))
             table["trace"] = tuple((int(n), float(v)) for n, v in table.get("trace", ()))
             if table.get("failure") is not None:
                 table["failure"] = Failure(**table["failure"])
             return cls(**table)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise BadState(f"expected a record of a run, got {short(line)} ({error})") from None
 
 

@@ -17,6 +17,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -27,10 +28,14 @@ from typing import Any, BinaryIO
 from dfo.bench.plan import Cell, Plan
 from dfo.bench.record import Record
 from dfo.errors import BadState, InvalidArgument, short
+from dfo.files import content, opened, strict_json
 
 __all__ = ["Config", "Store", "read_config", "read_records"]
 
 SCHEMA = 1
+LARGEST = 1 << 28
+"""Most bytes of a file that are read."""
+
 _FIXED = ("suite", "budget", "targets")
 _VERSIONS = ("numpy", "scipy", "cma", "nevergrad", "coco-experiment", "scikit-learn", "torch")
 
@@ -58,13 +63,15 @@ def read_config(folder: str | os.PathLike[str]) -> Config:
     """
     path = Path(folder, "config.json")
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = strict_json(content(path, LARGEST))
         if table["schema"] != SCHEMA:
             raise BadState(f"{path}: expected schema {SCHEMA}, got {short(table['schema'])}.")
         return Config(Plan.from_json(table["plan"]), tuple(dict(s) for s in table["sessions"]))
     except FileNotFoundError:
         raise InvalidArgument(f"{path.parent}: no bench is stored here (no config.json).") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise BadState(f"{path}: cannot be read ({error.strerror or error}).") from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise error if isinstance(error, BadState) else BadState(f"{path}: damaged ({error!r}).") from None
 
 
@@ -75,7 +82,12 @@ def read_records(folder: str | os.PathLike[str]) -> dict[Cell, Record]:
         BadState: a line other than a torn last one is damaged; names file and line.
     """
     path = Path(folder, "results.jsonl")
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # what follows the last newline is torn
+    try:
+        lines = content(path, LARGEST).split(b"\n")[:-1]  # what follows the last newline is torn
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise BadState(f"{path}: cannot be read ({error.strerror or error}).") from None
     records: dict[Cell, Record] = {}
     for i, line in enumerate(lines):
         try:
@@ -160,6 +172,8 @@ class Store:
                     "Use another --out, or ask for what is stored; methods, problems and seeds may be added."
                 )
             plan, sessions = stored.plan.joined(plan), stored.sessions
+        elif os.fstat(self._file.fileno()).st_size:
+            raise BadState(f"{self.folder}: results.jsonl is not of a bench (no config.json). Use another --out.")
         if not sessions or {**sessions[-1], "started": ""} != {**here, "started": ""}:
             sessions = (*sessions, here)
         config = Config(plan, sessions)
@@ -169,8 +183,8 @@ class Store:
 
     def _mend(self) -> None:
         """Cut a torn last line off, so that the next record does not grow onto it."""
-        content = (self.folder / "results.jsonl").read_bytes()
-        self._file.truncate(content.rfind(b"\n") + 1)
+        held = content(self.folder / "results.jsonl", LARGEST)
+        self._file.truncate(held.rfind(b"\n") + 1)
 
 
 def session(command: str) -> dict[str, Any]:
@@ -211,7 +225,10 @@ def _replace(path: Path, text: str) -> None:
 
 def _locked(path: Path) -> BinaryIO:
     """Open a file to append to, or say that another process has it."""
-    file = path.open("ab")
+    with suppress(FileNotFoundError):
+        opened(path).close()  # a pipe would be waited for
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags, 0o666), "ab")
     if sys.platform != "win32":
         import fcntl
 

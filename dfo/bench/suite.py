@@ -27,8 +27,15 @@ from dfo.bench.budget import Budget
 from dfo.bench.packs import packs, suite_folders
 from dfo.bench.targets import TARGETS
 from dfo.errors import InvalidArgument, short, unknown
+from dfo.files import content
 
 __all__ = ["Selection", "Suite", "load_suite", "suite_files"]
+
+LARGEST = 1 << 16
+"""Most bytes of a suite."""
+
+DOTS = 500
+"""Most dots in a line of a suite."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +135,13 @@ def load_suite(name: str | os.PathLike[str]) -> Suite:
 
 def _read(path: Path) -> Suite:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = content(path, LARGEST).decode()
+        if any(line.count(".") > DOTS for line in text.splitlines()):  # a.a.a.a... takes the square of its length
+            raise ValueError(f"more than {DOTS} dots in a line")
+        table = tomllib.loads(text)
     except OSError as error:
         raise InvalidArgument(f"{path}: the suite cannot be read ({error.strerror or error}).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{path}: not a TOML file ({error}).") from None
     return _suite(table, path)
 

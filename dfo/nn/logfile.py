@@ -30,9 +30,22 @@ import numpy as np
 
 from dfo.arrays import Floats
 from dfo.errors import BadState, InvalidArgument, InvalidType, short
+from dfo.files import strict_json
 from dfo.random import RNG_VERSION
 
-__all__ = ["FORMAT", "Record", "Scan", "checked", "framed", "lock", "new_file", "read_header", "write_header"]
+__all__ = [
+    "FORMAT",
+    "HEAD",
+    "Record",
+    "Scan",
+    "check_head",
+    "checked",
+    "framed",
+    "lock",
+    "new_file",
+    "read_header",
+    "write_header",
+]
 
 FORMAT = 1
 """Version of the file; a reader refuses newer ones."""
@@ -41,6 +54,7 @@ _MAGIC = b"dfo.log\n"
 _HEAD = struct.Struct("<8sII")
 _RECORD = struct.Struct("<qIHH")
 _CHECK = struct.Struct("<I")
+HEAD = _HEAD.size  # bytes before the header
 _EDGES = 12  # bytes of a record around its body
 
 
@@ -194,13 +208,13 @@ def write_header(header: Mapping[str, Any]) -> bytes:
     return head + _CHECK.pack(crc32(head))
 
 
-def read_header(content: bytes, name: str) -> tuple[dict[str, Any], int, int]:
-    """Return the header of a file, where it ends, and with which check.
+def check_head(content: bytes, name: str) -> int:
+    """Return the length of the header that the first bytes of a file announce.
 
     Raises:
-        BadState: it is no log, damaged, or of a later version.
+        BadState: it is no log, or of a later version.
     """
-    if len(content) < _HEAD.size or not content.startswith(_MAGIC):
+    if len(content) < HEAD or not content.startswith(_MAGIC):
         raise BadState(f"{name}: expected a replay log, got a file that does not begin like one (byte 0).")
     _, version, length = _HEAD.unpack_from(content)
     if version != FORMAT:
@@ -208,14 +222,23 @@ def read_header(content: bytes, name: str) -> tuple[dict[str, Any], int, int]:
             f"{name}: expected a log of format {FORMAT}, got {version} (byte 8). Read it with the version of dfo that"
             " wrote it; if it was this one, the file is damaged."
         )
-    end = _HEAD.size + length
+    return int(length)
+
+
+def read_header(content: bytes, name: str) -> tuple[dict[str, Any], int, int]:
+    """Return the header of a file, where it ends, and with which check.
+
+    Raises:
+        BadState: it is no log, damaged, or of a later version.
+    """
+    end = HEAD + check_head(content, name)
     if len(content) < end + 4 or _CHECK.unpack_from(content, end)[0] != crc32(content[:end]):
         raise BadState(f"{name}: the header is damaged (bytes 12 to {min(end + 4, len(content))}).")
     try:
-        header = json.loads(content[_HEAD.size : end])
+        header = strict_json(content[HEAD:end])
         if not isinstance(header, dict):
             raise ValueError("no table")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadState(f"{name}: the header makes no sense ({short(str(error))}; byte {_HEAD.size}).") from None
     return header, end + 4, crc32(content[:end])
 

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from dfo.errors import BadState, CannotWrite, InvalidArgument, short
+from dfo.files import opened, strict_json
 from dfo.nn.snapshots import DTYPES
 
 __all__ = ["File", "mapped"]
 
 ALIGNED = 64
+LARGEST = 100_000_000
+"""Most bytes of a header, as in the safetensors package."""
 
 
 class File:
@@ -32,12 +35,14 @@ class File:
 
     def __init__(self, path: Path) -> None:
         try:
-            with path.open("r+b") as file:
+            with opened(path, write=True) as file:
                 self.map = mmap.mmap(file.fileno(), 0)
             self.start = 8 + int.from_bytes(self.map[:8], "little")
-            self.table = json.loads(self.map[8 : self.start])
+            if self.start > LARGEST:
+                raise ValueError("the header is too long")
+            self.table = strict_json(self.map[8 : self.start])
             self.table.pop("__metadata__", None)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise BadState(f"{path}: no safetensors file that can be written to ({short(str(error))}).") from error
         self.path, self.address = path, torch.frombuffer(self.map, dtype=torch.uint8).data_ptr()
 
@@ -51,6 +56,8 @@ class File:
         for name, entry in self.table.items():
             try:
                 (at, end), dtype = entry["data_offsets"], types[entry["dtype"]]
+                if not 0 <= at <= end <= len(self.map) - self.start:
+                    raise ValueError("outside of the file")
                 if end == at:
                     yield name, torch.empty(entry["shape"], dtype=dtype)
                 else:

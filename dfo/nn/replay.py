@@ -23,7 +23,19 @@ import torch
 
 from dfo.arrays import Floats
 from dfo.errors import BadState, CannotWrite, InvalidArgument
-from dfo.nn.logfile import Record, Scan, checked, framed, lock, new_file, read_header, write_header
+from dfo.files import opened
+from dfo.nn.logfile import (
+    HEAD,
+    Record,
+    Scan,
+    check_head,
+    checked,
+    framed,
+    lock,
+    new_file,
+    read_header,
+    write_header,
+)
 from dfo.nn.snapshots import fingerprint
 from dfo.random import RNG_VERSION
 
@@ -49,6 +61,8 @@ class ReplayLog(Sequence[Record]):
 
     def __init__(self, file: BinaryIO, name: str, writable: bool, fsync: bool, salvage: bool) -> None:
         self._file, self._name, self._writable, self._fsync = file, name, writable, fsync
+        file.seek(0)
+        check_head(file.read(HEAD), name)  # before the whole of what is no log is read
         file.seek(0)
         content = file.read()
         self.header, end, check = read_header(content, name)
@@ -110,7 +124,7 @@ class ReplayLog(Sequence[Record]):
             CannotWrite: it cannot be written to.
         """
         try:
-            file = open(path, "r+b" if write else "rb", buffering=0)  # noqa: SIM115  (the log owns it)
+            file = opened(path, write)
         except FileNotFoundError:
             raise InvalidArgument(
                 f"{path}: expected a log, got no such file. Make one with ReplayLog.create."

@@ -22,6 +22,7 @@ from typing import BinaryIO
 import torch
 
 from dfo.errors import BadState, CannotWrite, DfoWarning, InvalidArgument, InvalidType, MissingPackage, short
+from dfo.files import opened
 
 __all__ = ["DTYPES", "Snapshot", "Snapshots", "fingerprint"]
 
@@ -331,6 +332,10 @@ def _opened(path: Path) -> Iterator[object]:
     except ImportError:
         raise MissingPackage("snapshots need safetensors: pip install 'dfo-optim[torch]'.") from None
     try:
+        with opened(path) as head:  # a pipe would be waited for
+            length = int.from_bytes(head.read(8), "little")
+        if not 0 < length <= os.path.getsize(path) - 8:
+            raise ValueError("the header is longer than the file, or empty")
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:

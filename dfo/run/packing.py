@@ -31,6 +31,7 @@ from numpy.lib import format as npy
 
 from dfo.arrays import Array, is_torch
 from dfo.errors import BadState, InvalidType, short
+from dfo.files import opened, strict_json
 from dfo.random import RNG_VERSION, Key
 from dfo.solvers import SOLVERS
 
@@ -271,13 +272,13 @@ def load(path: str | os.PathLike[str]) -> Any:
         BadState: the file is damaged, of another kind or of another version.
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with opened(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 entries = _entries(archive, os.fstat(file.fileno()).st_size)
             if entries.pop("checksum").tobytes() != _checksum(entries).tobytes():
                 raise BadState(f"{short(str(path))}: the checksum does not fit; the file is damaged.")
-            tree = json.loads(entries["tree"].tobytes())
+            tree = strict_json(entries["tree"].tobytes())
         except BadState:
             raise
         except Exception as error:  # whatever a foreign file provokes in the readers of zip, npy and JSON
