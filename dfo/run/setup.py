@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
+from dfo.arrays import is_blocks
 from dfo.encodings import Encoding, encoding
 from dfo.errors import InvalidArgument, InvalidType, short, unknown
 from dfo.oracles.encoded import Encoded
@@ -13,12 +14,13 @@ from dfo.oracles.function import Function
 from dfo.protocols import CONSTRAINTS, Hook, Oracle, Task
 from dfo.random import Key
 from dfo.run import auto, validate
+from dfo.run.crew import evaluator_of
 from dfo.run.hooks import Print, as_hooks
 from dfo.run.loop import check_fits, lanes_of
+from dfo.run.memory import check_memory
 from dfo.run.peers import PEERS, is_peer
 from dfo.run.recorded import recorded
 from dfo.run.stopping import AnyOf, MaxEvals, MaxSteps, MaxTime, seconds
-from dfo.run.workers import evaluator_of
 from dfo.sets.convex import is_convex
 from dfo.spaces import Box, Free, Named, Text
 
@@ -139,17 +141,22 @@ def resolve(
         task = Task(seen.inner, ahead, count, oracle.gives, noisy, oracle.max_batch)
         solver = solver_of(method, options, tol, task)
         kind = "convex" if is_convex(space) else "text" if isinstance(space, Text) else "vector"
-        check_fits(solver, oracle, method if isinstance(method, str) else type(method).__name__, kind)
+        check_fits(solver, oracle, _called(method), kind)
         noisy = noisy or lanes_of(solver) > 0  # a value depends on the inner state: the lowest one seen is no result
     else:
         if count is not None:
             raise InvalidArgument(f"batch: {method} chooses its own; drop it, or use one of dfo's solvers.")
         options = ({"restart": ahead is not None} if reason else {}) | options
         options |= {} if tol is None else {"tol": tol}
+    check_memory(solver, _called(method), 0 if is_blocks(start) else space.dim)
     return Setup(
         oracle, seen, solver, reason, DEFAULT_BUDGET * space.dim if granted is None else granted, granted,
         stop, hooks, key, noisy, options, start, _is_point(x0), space, constraints,
     )  # fmt: skip
+
+
+def _called(method: Any) -> str:
+    return method if isinstance(method, str) else type(method).__name__
 
 
 def _is_point(x0: Any) -> bool:

@@ -52,6 +52,7 @@ I45    an objective that is no number       refused at the first answer
 """
 
 import re
+import threading
 import warnings
 
 import numpy as np
@@ -307,6 +308,16 @@ class NotCallable:
     pass
 
 
+class Locked:
+    """An objective that cannot be sent to a process: it holds a lock."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __call__(self, x):
+        return 0.0
+
+
 REFUSED = {
     "I41 fun": ({"fun": NotCallable()}, InvalidType, ("fun", "NotCallable")),
     "I41 fun none": ({"fun": None}, InvalidType, ("fun", "None")),
@@ -340,7 +351,7 @@ REFUSED = {
     "I41 workers zero": ({"workers": 0}, InvalidArgument, ("workers", "0")),
     "I41 workers negative": ({"workers": -2}, InvalidArgument, ("workers", "-2")),
     "I41 workers text": ({"workers": "two"}, InvalidType, ("workers", "'two'")),
-    "I41 workers lambda": ({"workers": 2, "fun": lambda x: 0.0}, InvalidType, ("workers", "lambda")),
+    "I41 workers lock": ({"workers": 2, "fun": Locked()}, InvalidType, ("workers", "Locked")),
     "I41 on_error": ({"on_error": "ignore"}, InvalidArgument, ("on_error", "'ignore'")),
     "I41 on_error type": ({"on_error": None}, InvalidArgument, ("on_error", "None")),
     "I41 options": ({"options": [("sigma", 1)]}, InvalidType, ("options", "sigma")),

@@ -4,6 +4,7 @@ import inspect
 import math
 import random
 import re
+import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from decimal import Decimal
@@ -491,8 +492,9 @@ def test_workers_that_are_none(workers, error):
 
 
 def test_workers_that_cannot_work():
+    lock = threading.Lock()
     with pytest.raises(errors.InvalidType, match="cannot be sent to a process"):
-        dfo.minimize(lambda x: 1.0, X0, workers=2, budget=20)
+        dfo.minimize(lambda x: float(lock.locked()), X0, workers=2, budget=20)
     with pytest.raises(errors.InvalidArgument, match="vectorized"):
         dfo.minimize(sphere, X0, workers=map, vectorized=True, budget=20)
 
