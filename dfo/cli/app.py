@@ -24,6 +24,11 @@ app.add_typer(lists, name="list")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Dims = Annotated[str | None, typer.Option(help="Dimensions, such as 2,5.")]
 Functions = Annotated[str | None, typer.Option(help="Functions, such as 1,8 or sphere,levy.")]
+Stored = Annotated[str, typer.Argument(metavar="RUN.db", help="File of a stored run.")]
+Workers = Annotated[
+    str | None, typer.Option(help="Evaluate at the same time: 4 processes, threads:8, ray. The result is the same.")
+]
+Limit = Annotated[float | None, typer.Option(help="Seconds that one evaluation may take before it has failed.")]
 Instances = Annotated[str | None, typer.Option(help="Instances, such as 1-5.")]
 
 
@@ -81,19 +86,100 @@ def list_suites(json: Json = False) -> None:
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913  (the options of a command line are its signature)
     problem: Annotated[str, typer.Argument(help="Name of a problem, such as bbob-f008-i01-d05.")],
+    *,
     method: Annotated[str, typer.Option(help="A method, with options in brackets: cma[population=20].")] = "auto",
     budget: Annotated[str, typer.Option(help="Evaluations: 1000, or 100d for 100 per variable.")] = "100d",
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal runs.")] = 0,
     out: Annotated[str | None, typer.Option(help="Write the result to this JSON file.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Keep every evaluation in this file; the same command goes on where it ended.")
+    ] = None,
+    workers: Workers = None,
+    eval_timeout: Limit = None,
     json: Json = False,
 ) -> None:
     """Minimize one problem with one method."""
+    from dfo.cli.resuming import Wishes
     from dfo.cli.running import run_problem
 
     with guarded():
-        run_problem(problem, method, budget, seed, out, json)
+        run_problem(problem, method, seed, out, store, Wishes(budget, workers, eval_timeout), json)
+
+
+@app.command()
+def show(
+    store: Stored,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Print a line for every new best until the run ends.")
+    ] = False,
+    rows: Annotated[int, typer.Option(min=0, help="List so many of the last evaluations.")] = 0,
+    json: Json = False,
+) -> None:
+    """Show a stored run, also while it runs: state, counts, best point, failures, and the command that goes on."""
+    from dfo.cli import showing
+
+    with guarded():
+        if follow:
+            showing.follow(store, json)
+        else:
+            showing.show(store, json, rows)
+
+
+@app.command()
+def resume(
+    store: Stored,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="FILE.py:FUNCTION or MODULE:FUNCTION, for a run begun in Python. A store is data and names no code to"
+            " run. Runs begun by `dfo run` know their problem by name."
+        ),
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="A new budget, to extend the run: 5000, or 100d.")] = None,
+    workers: Workers = None,
+    eval_timeout: Limit = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="An argument that may differ from what is stored, such as objective.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Continue a stored run where it was stopped or killed, or extend one that has ended.
+
+    Seed, method and space are those of the store: another seed is another run.
+    """
+    from dfo.cli import resuming
+
+    with guarded():
+        wishes = resuming.Wishes(budget, workers, eval_timeout, tuple(accept or ()))
+        resuming.resume(store, objective, wishes, json)
+
+
+@app.command()
+def export(
+    store: Stored,
+    to: Annotated[str, typer.Option(help="File to write; a new folder for coco.")],
+    format: Annotated[str | None, typer.Option(help="csv, jsonl, parquet or coco; by the suffix of --to.")] = None,
+) -> None:
+    """Write the evaluations of a stored run for spreadsheets, data frames or COCO's cocopp."""
+    from dfo.cli.exporting import export_store
+
+    with guarded():
+        export_store(store, to, format)
+
+
+@app.command()
+def repair(
+    store: Stored,
+    to: Annotated[str, typer.Option(help="File to write what can be saved to; it must not exist.")],
+    json: Json = False,
+) -> None:
+    """Save what is whole in a damaged store into a new one, and say what is lost."""
+    from dfo.cli.exporting import repair_store
+
+    with guarded():
+        repair_store(store, to, json)
 
 
 @app.command()

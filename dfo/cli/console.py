@@ -15,13 +15,17 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from dfo.errors import DfoError, IncompatibleOracle, InvalidArgument, InvalidType
+from dfo.errors import DfoError, IncompatibleOracle, InvalidArgument, InvalidType, RunLocked, RunMismatch
 from dfo.secrets import scrub
 
 if TYPE_CHECKING:
     from dfo.report.text import Table
 
 __all__ = ["Ended", "guarded", "note", "print_json", "print_table", "say", "signalled"]
+
+
+TEMPORARY = 75
+"""Exit code for what may work later (``EX_TEMPFAIL`` of sysexits.h)."""
 
 
 class Ended(Exception):
@@ -57,7 +61,8 @@ def guarded() -> Iterator[None]:
     """Turn what a command raises into its exit code and one message.
 
     Raises:
-        SystemExit: 1 for a failure, 2 for a word or value that cannot be used, 130 or 143 after a signal.
+        SystemExit: 1 for a failure, 2 for a word or value that cannot be used, 75 for a store that another process
+            writes to, 130 or 143 after a signal.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -67,9 +72,12 @@ def guarded() -> Iterator[None]:
         raise SystemExit(end.code) from None
     except KeyboardInterrupt:
         raise SystemExit(signalled()) from None
-    except (InvalidArgument, InvalidType, IncompatibleOracle) as error:
+    except (InvalidArgument, InvalidType, IncompatibleOracle, RunMismatch) as error:
         note(f"Error: {error}")
         raise SystemExit(2) from None
+    except RunLocked as error:
+        note(f"Error: {error}")
+        raise SystemExit(TEMPORARY) from None
     except (DfoError, ImportError) as error:
         note(f"Error: {error}")
         raise SystemExit(1) from None

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from dfo.errors import unknown
+
 __all__ = ["run_measure"]
 
 
@@ -15,10 +17,12 @@ def run_measure(name: str, out: str | None, json: bool) -> None:
 
     What fresh processes have answered is kept beside ``out`` until the measure ends; interrupted, it goes on there.
     """
-    from dfo.bench.measures import measure
+    from dfo.bench.measures import MEASURES, measure
     from dfo.bench.measures.fresh import keeping
 
     path = None
+    if name not in MEASURES:  # before it becomes a part of a path
+        raise unknown("measure", name, MEASURES)
     if out is not None:
         path = Path(out) if out.endswith(".json") else Path(out) / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

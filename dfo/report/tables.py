@@ -12,7 +12,7 @@ import numpy as np
 
 from dfo.bench.budget import Budget
 from dfo.bench.summary import Score, Summary
-from dfo.report.text import Table, columns_of, number, percent, signed, span
+from dfo.report.text import Table, columns_of, inert, number, percent, signed, span
 
 __all__ = ["by_function", "by_slice", "overview", "scores_csv", "values_csv", "values_table"]
 
@@ -109,4 +109,4 @@ def _csv(names: Sequence[str], rows: object) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if math.isfinite(value) else ""
-    return str(value)
+    return inert(value) if isinstance(value, str) else str(value)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Table", "columns_of", "fitted", "number", "percent", "plain", "signed", "span", "visible"]
+__all__ = ["Table", "columns_of", "fitted", "inert", "number", "percent", "plain", "signed", "span", "visible"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,16 @@ def visible(text: object) -> str:
         a\x1b[31mb
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in str(text))
+
+
+def inert(text: str) -> str:
+    """Return text for a cell of CSV that no spreadsheet takes for a formula: an apostrophe before what begins like one.
+
+    Example:
+        >>> inert("=HYPERLINK(1)"), inert("a=1")
+        ("'=HYPERLINK(1)", 'a=1')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def percent(share: float) -> str:

@@ -10,14 +10,10 @@ from pathlib import Path
 from dfo.bench.run import load_records
 from dfo.bench.store import read_config
 from dfo.bench.summary import Summary
-from dfo.errors import DfoError
+from dfo.errors import MissingPackage
 from dfo.report.text import Table
 
 __all__ = ["MissingPackage", "Written", "check_packages", "tables_of", "write_report"]
-
-
-class MissingPackage(DfoError, ImportError):
-    """A package that reports need is not installed."""
 
 
 @dataclass(frozen=True)

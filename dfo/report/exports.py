@@ -1,0 +1,225 @@
+"""The evaluations of a stored run as a table for other programs: CSV, JSON lines, Parquet.
+
+The columns are ``number, step, status, value, violation, note, asked, told`` and the coordinates: ``x0, x1, ...``, the
+names of the parameters, or ``x`` for text. What was evaluated while the export ran is left for the next one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+from dfo.errors import CannotWrite, InvalidArgument, MissingPackage, short
+from dfo.report.text import inert
+
+if TYPE_CHECKING:
+    from dfo.run.store import Row, View
+
+__all__ = ["COLUMNS", "FORMATS", "cell", "export", "format_of"]
+
+COLUMNS = ("number", "step", "status", "value", "violation", "note", "asked", "told")
+"""The columns before the coordinates."""
+
+_CHUNK = 4096  # rows in memory at a time
+
+Cells: TypeAlias = dict[str, Any]
+
+
+def format_of(path: str | os.PathLike[str], wanted: str | None = None) -> str:
+    """Return the format of an export: the one asked for, or the one that the suffix names.
+
+    Raises:
+        InvalidArgument: neither names a format.
+
+    Example:
+        >>> format_of("run.csv"), format_of("run.txt", "jsonl")
+        ('csv', 'jsonl')
+    """
+    name = (wanted or Path(path).suffix.removeprefix(".")).lower()
+    if name not in FORMATS:
+        raise InvalidArgument(
+            f"--format: expected {', '.join(FORMATS)}, got {short(name)}. Name one, or end --to in one such as .csv."
+        )
+    return name
+
+
+def export(view: View, to: str | os.PathLike[str], form: str) -> int:
+    """Write the evaluations of a run; an older file stays until the new one is whole. Return how many.
+
+    Raises:
+        MissingPackage: Parquet without pyarrow.
+        CannotWrite: the file cannot be written.
+    """
+    count = view.count
+    try:
+        return FORMATS[form](lambda: islice(view.rows(), count), Path(to))
+    except OSError as error:
+        raise CannotWrite(f"--to: {short(str(to))} cannot be written: {error.strerror or error}.") from error
+
+
+def cell(value: object) -> object:
+    """Return a cell for a spreadsheet: text that it would take for a formula gets an apostrophe; numbers stay exact.
+
+    Example:
+        >>> cell("=HYPERLINK(1)"), cell(-1.5)
+        ("'=HYPERLINK(1)", '-1.5')
+    """
+    if isinstance(value, float):
+        return repr(value)
+    return inert(value) if isinstance(value, str) else value
+
+
+# ---------------------------------------------------------------------- rows as cells
+
+
+def _cells(row: Row) -> Cells:
+    """Return a row by column, coordinates spread."""
+    cells: Cells = {name: getattr(row, name) for name in COLUMNS}
+    for name, value in _coordinates(row.x):
+        while name in cells:
+            name = f"{name}_"
+        cells[name] = value
+    return cells
+
+
+def _coordinates(x: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(x, Mapping):
+        return ((str(name), _simple(value)) for name, value in x.items())
+    values = _listed(x)
+    if not isinstance(values, list):
+        return (("x", values),)
+    return ((f"x{i}", _simple(value)) for i, value in enumerate(values))
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _simple(value: Any) -> Any:
+    value = _listed(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(_finite(value))
+
+
+def _kinds(rows: Iterable[Row]) -> dict[str, set[type]]:
+    """Return every column that occurs with the types of its values."""
+    kinds: dict[str, set[type]] = {name: set() for name in COLUMNS}
+    for row in rows:
+        for name, value in _cells(row).items():
+            found = kinds.setdefault(name, set())
+            if value is not None:
+                found.add(type(value))
+    return kinds
+
+
+# ---------------------------------------------------------------------- formats
+
+
+def _csv(rows: Callable[[], Iterable[Row]], path: Path) -> int:
+    names = list(_kinds(rows()))
+    with _replaced(path) as file:
+        writer = csv.writer(file)  # RFC 4180: commas, CRLF, quotes doubled
+        writer.writerow([cell(name) for name in names])
+        done = 0
+        for row in rows():
+            cells = _cells(row)
+            writer.writerow([cell(cells.get(name)) for name in names])
+            done += 1
+    return done
+
+
+def _jsonl(rows: Callable[[], Iterable[Row]], path: Path) -> int:
+    with _replaced(path) as file:
+        done = 0
+        for row in rows():
+            content = {name: _finite(getattr(row, name)) for name in COLUMNS}
+            file.write(json.dumps({**content, "x": _finite(row.x)}, allow_nan=False) + "\n")
+            done += 1
+    return done
+
+
+def _finite(value: Any) -> Any:
+    """Return a value as strict JSON has it; numbers that it lacks become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _finite(part) for name, part in value.items()}
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return [_finite(part) for part in value] if isinstance(value, (list, tuple)) else _finite(_listed(value))
+
+
+def _parquet(rows: Callable[[], Iterable[Row]], path: Path) -> int:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingPackage(
+            "Parquet needs the package pyarrow. Run: pip install 'dfo-optim[parquet]', or export to CSV."
+        ) from None
+    kinds = _kinds(rows())
+    types = {name: _type(name, found, pa) for name, found in kinds.items()}
+    schema = pa.schema(list(types.items()))
+    done = 0
+    with _replaced(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
+        for chunk in _chunked(rows()):
+            content = {name: [_as(row.get(name), types[name], pa) for row in chunk] for name in types}
+            writer.write_table(pa.table(content, schema))
+            done += len(chunk)
+    return done
+
+
+def _chunked(rows: Iterable[Row]) -> Iterator[list[Cells]]:
+    left = iter(rows)
+    while chunk := [_cells(row) for row in islice(left, _CHUNK)]:
+        yield chunk
+
+
+_FIXED = {"number": "int64", "step": "int64", "value": "float64", "violation": "float64"}
+
+
+def _type(name: str, found: set[type], pa: Any) -> Any:
+    """Return the narrowest type that holds a column; mixed values become text."""
+    if name in _FIXED:
+        return getattr(pa, _FIXED[name])()
+    if found == {bool}:
+        return pa.bool_()
+    if found and found <= {int, float}:
+        return pa.int64() if found == {int} else pa.float64()
+    return pa.string()
+
+
+def _as(value: Any, kind: Any, pa: Any) -> Any:
+    if kind == pa.string() and value is not None and not isinstance(value, str):
+        return json.dumps(value)
+    return value
+
+
+@contextmanager
+def _replaced(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a new file that takes the place of ``path`` when all is written; a link there is not followed."""
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    handle, fresh = tempfile.mkstemp(".tmp", ".dfo-", path.parent)
+    try:
+        with os.fdopen(handle, mode, **text) as file:
+            yield file
+        os.replace(fresh, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(fresh)
+        raise
+
+
+FORMATS: Mapping[str, Callable[[Callable[[], Iterable[Row]], Path], int]] = {
+    "csv": _csv,
+    "jsonl": _jsonl,
+    "parquet": _parquet,
+}
+"""How each format is written."""
