@@ -16,6 +16,7 @@ from dfo.run.validate import check_count, check_positive
 
 __all__ = ["Staff", "evaluator_of"]
 
+_KINDS = ("threads", "spawn", "fork")
 _EXPECTED = "expected a number of processes, 'threads', 'threads:8', 'ray', an executor or a map-like function"
 
 
@@ -39,7 +40,8 @@ def evaluator_of(
 
     Args:
         workers: None or 1; a number of processes; ``"threads"``, ``"threads:8"`` or ``("threads", 8)``; an executor of
-            ``concurrent.futures``; a ``map``-like function; ``"ray"`` or ``"ray://host:port"``.
+            ``concurrent.futures``; a ``map``-like function; ``"ray"``, ``"ray://host:port"``, ``"ray:auto"`` or a
+            :class:`~dfo.Ray`.
         call: the objective.
         eval_timeout: seconds for one evaluation; processes and Ray only, which can be interrupted.
         retries: how often an evaluation is made again whose process died.
@@ -59,59 +61,58 @@ def evaluator_of(
     if not 0 <= grace < math.inf:
         raise InvalidArgument(f"grace: expected seconds >= 0, got {grace!r}.")
     if _is_ray(workers):
-        from dfo.run.crew.ray import RayEvaluator
+        from dfo.run.crew.ray import ray_evaluator
 
-        found: Staff = RayEvaluator(workers, eval_timeout=eval_timeout, retries=retries, grace=grace)
-    elif workers is None or not (callable(workers) or isinstance(workers, (str, tuple, Executor))):
-        if not isinstance(workers, (int, float, np.number, type(None))):
-            raise InvalidType(f"workers: {_EXPECTED}, got {short(workers)}.")
-        size = check_count("workers", workers, 1) or 1
-        if size == 1 and eval_timeout is None:
-            return None
-        from dfo.run.crew.crew import Crew
-
-        found = Crew(size, eval_timeout=eval_timeout, retries=retries, start=start, grace=grace)
+        found: Staff = ray_evaluator(workers, eval_timeout=eval_timeout, retries=retries, grace=grace)
+    elif callable(workers) or isinstance(workers, Executor):
+        found = _others(workers, grace)
     else:
-        found = _door(workers, eval_timeout, grace)
+        kind, size = _kind_and_size(workers)
+        if kind == "threads":
+            from dfo.run.crew.doors import Threads
+
+            found = Threads(size, grace=grace)
+        elif size == 1 and eval_timeout is None and kind == "":
+            return None
+        else:
+            from dfo.run.crew.crew import Crew
+
+            found = Crew(size, eval_timeout=eval_timeout, retries=retries, start=kind or start, grace=grace)
+    if eval_timeout is not None and type(found).__module__ == "dfo.run.crew.doors":
+        raise InvalidArgument(
+            f"eval_timeout={eval_timeout:g}: workers={short(workers)} cannot interrupt an evaluation;"
+            " pass a number of processes (workers=1 will do), or let the objective watch its time."
+        )
     found.check(call)
     return found
 
 
 def _is_ray(workers: Any) -> bool:
     if isinstance(workers, str):
-        return workers == "ray" or workers.startswith("ray://")
-    return type(workers).__module__ == "dfo.run.crew.ray"
+        return workers.partition(":")[0] == "ray"
+    return any(base.__module__ == "dfo.run.crew.ray" for base in type(workers).__mro__)
 
 
-def _door(workers: Any, eval_timeout: float | None, grace: float) -> Staff:
-    from dfo.run.crew.doors import Mapped, Submitted, Threads
+def _others(workers: Any, grace: float) -> Staff:
+    from dfo.run.crew.doors import Mapped, Submitted
 
-    found: Staff
-    if isinstance(workers, type):
+    if isinstance(workers, type) and issubclass(workers, Executor):
         raise InvalidType(f"workers: {_EXPECTED}, got the class {workers.__name__}; pass an instance.")
-    if isinstance(workers, (str, tuple)):
-        found = Threads(_threads(workers), grace=grace)
-    elif isinstance(workers, Executor):
-        found = Submitted(workers, grace=grace)
-    else:
-        found = Mapped(workers)
-    if eval_timeout is not None:
-        raise InvalidArgument(
-            f"eval_timeout={eval_timeout:g}: workers={short(workers)} cannot interrupt an evaluation;"
-            " pass a number of processes (workers=1 will do), or let the objective watch its time."
-        )
-    return found
+    return Submitted(workers, grace=grace) if isinstance(workers, Executor) else Mapped(workers)
 
 
-def _threads(workers: str | tuple[Any, ...]) -> int:
-    """Return the number of threads that was asked for.
+def _kind_and_size(workers: Any) -> tuple[str, int]:
+    """Return ``"threads"``, ``"spawn"``, ``"fork"`` or, for a number alone, ``""``; and how many.
 
     Raises:
-        InvalidType: something else was asked for.
+        InvalidType: it is something else.
         InvalidArgument: fewer than one.
     """
-    name, *sizes = workers.split(":") if isinstance(workers, str) else workers
-    if name != "threads" or len(sizes) > 1:
+    if isinstance(workers, (int, float, np.number, type(None))):
+        return "", check_count("workers", workers, 1) or 1
+    parts = workers.split(":") if isinstance(workers, str) else workers if isinstance(workers, tuple) else ()
+    if len(parts) not in (1, 2) or parts[0] not in _KINDS:
         raise InvalidType(f"workers: {_EXPECTED}, got {short(workers)}.")
-    size = sizes[0] if sizes else min(32, (os.cpu_count() or 1) + 4)
-    return check_count("workers", int(size) if isinstance(size, str) and size.isdecimal() else size, 1) or 1
+    cores = os.cpu_count() or 1
+    size = parts[1] if len(parts) == 2 else min(32, cores + 4) if parts[0] == "threads" else cores
+    return parts[0], check_count("workers", int(size) if isinstance(size, str) and size.isdecimal() else size, 1) or 1

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -250,7 +251,9 @@ def fork(call: Callable[[Any], Any], version: int) -> Process:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # what is in the buffers would be written twice
             stream.flush()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads; only libraries' own are left, at rest
+        pid = os.fork()
     if pid == 0:
         status = 1
         try:
