@@ -15,9 +15,11 @@ _NAMES = {
     "minimize": "dfo.run.minimize",
     "maximize": "dfo.run.minimize",
     "AskTell": "dfo.run.asktell",
+    "Store": "dfo.run.store",
     "Result": "dfo.run.result",
     "History": "dfo.run.result",
     "as_scipy_method": "dfo.run.peers",
+    "Ray": "dfo.run.crew.ray",
     "AnyOf": "dfo.run.stopping",
     "MaxEvals": "dfo.run.stopping",
     "MaxSteps": "dfo.run.stopping",
@@ -129,6 +131,7 @@ if TYPE_CHECKING:
     from dfo.protocols import Task as Task
     from dfo.random import Key as Key
     from dfo.run.asktell import AskTell as AskTell
+    from dfo.run.crew.ray import Ray as Ray
     from dfo.run.hooks import Print as Print
     from dfo.run.hooks import Record as Record
     from dfo.run.minimize import maximize as maximize
@@ -137,6 +140,7 @@ if TYPE_CHECKING:
     from dfo.run.result import History as History
     from dfo.run.result import Result as Result
     from dfo.run.stopping import AnyOf as AnyOf
+    from dfo.run.store import Store as Store
     from dfo.run.stopping import MaxEvals as MaxEvals
     from dfo.run.stopping import MaxSteps as MaxSteps
     from dfo.run.stopping import MaxTime as MaxTime
