@@ -218,10 +218,13 @@ def _pipes() -> tuple[socket.socket, socket.socket, int, int]:
 
 
 def spawn() -> Process:
-    """Start a worker as a fresh interpreter, with our path and folder, and one thread for each library."""
+    """Start a worker as a fresh interpreter, with our path, words and folder, and one thread for each library."""
     ours, theirs, ends, held = _pipes()
     path = [str(folder) for folder in sys.path]
-    code = f"import sys; sys.path[:] = {path!r}; from dfo.run.crew.worker import main; main({theirs.fileno()}, {ends})"
+    code = (
+        f"import sys; sys.path[:] = {path!r}; sys.argv[:] = {sys.argv!r};"
+        f" from dfo.run.crew.worker import main; main({theirs.fileno()}, {ends})"
+    )
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     try:
         child = subprocess.Popen(
