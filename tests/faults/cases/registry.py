@@ -1,0 +1,23 @@
+"""Every case, by group."""
+
+from cases import corruption, deaths, determinism, hangs, interrupts, kill, threads
+from cases.harness import Outcome
+
+__all__ = ["CASES", "GROUPS", "Outcome", "chosen"]
+
+GROUPS = {
+    "kill": kill.CASES,
+    "deaths": deaths.CASES,
+    "hangs": hangs.CASES,
+    "signals": interrupts.CASES,
+    "corruption": corruption.CASES,
+    "determinism": determinism.CASES,
+    "threads": threads.CASES,
+}
+CASES = [case for cases in GROUPS.values() for case in cases]
+
+
+def chosen(names):
+    """Return the available cases whose group or identity begins with one of the names; all without names."""
+    names = names or list(GROUPS)
+    return [c for c in CASES if c.available and any(c.group == n or c.id.startswith(n) for n in names)]
