@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-MEASURES := cma-medians overhead bbob population paper-zo-sgd paper-zo-nonsmooth paper-frank-wolfe paper-unrolled \
+MEASURES := cma-medians overhead workers bbob population paper-zo-sgd paper-zo-nonsmooth paper-frank-wolfe paper-unrolled \
     paper-cbo paper-zo-rank-sgd paper-genetic paper-es paper-nes paper-digits \
     network-steps network-exactness network-in-place network-population network-laws network-coordinates \
     network-offload network-distributed network-language-steps network-language

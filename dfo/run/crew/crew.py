@@ -13,7 +13,7 @@ from typing import Any
 from dfo.errors import InvalidType, NoWorkers
 from dfo.oracles.outcomes import Failed
 from dfo.run.crew.process import Process, check_start, fork, spawn
-from dfo.run.crew.wire import ANSWER, BROKEN, OBJECTIVE, POINT, READY, dumps, loads, pack
+from dfo.run.crew.wire import ANSWER, BROKEN, OBJECTIVE, POINT, QUICK, READY, dumps, loads, pack
 
 __all__ = ["Crew"]
 
@@ -111,7 +111,7 @@ class Crew:
             yield from batch.run(halted)
         finally:
             self._serving = False
-            for process in [p for p in self._team if p.job is not None]:
+            for process in [p for p in self._team if p.jobs]:
                 self.drop(process)
 
     # ------------------------------------------------------------------ the team, as a batch uses it
@@ -123,7 +123,7 @@ class Crew:
 
     def fill(self, wanted: int) -> None:
         """Start processes until there are ``wanted``, at most ``size``; bring the objective to those without it."""
-        for process in [p for p in self._team if p.version != self._version and p.job is None]:
+        for process in [p for p in self._team if p.version != self._version and not p.jobs]:
             if self.start == "fork":
                 self.drop(process)
             else:
@@ -203,9 +203,9 @@ class _Batch:
             if self.until is None and halted():
                 self.until = time.monotonic() + self.crew.grace
                 self.waiting.clear()
+            yield from done  # kept by the ledger before their processes get more: no more is in flight than there are
             self._hand_out()
-            yield from done
-            busy = sum(p.job is not None for p in self.crew.team)
+            busy = sum(bool(p.jobs) for p in self.crew.team)
             if not (self.waiting or busy) or (self.until is not None and time.monotonic() >= self.until):
                 return
             done = self._gather()
@@ -214,16 +214,24 @@ class _Batch:
         if not self.waiting:
             return
         crew = self.crew
-        crew.fill(len(self.waiting) + sum(p.job is not None for p in crew.team))
-        for process in [p for p in crew.team if p.ready and p.job is None]:
+        crew.fill(len(self.waiting) + sum(bool(p.jobs) for p in crew.team))
+        for process in [p for p in crew.team if p.ready and not p.jobs]:
             if not self.waiting:
                 return
             if process.ended():  # between two evaluations, by nobody's fault
                 crew.drop(process)
                 continue
-            process.job, process.since = self.waiting.popleft(), time.monotonic()
-            process.send(POINT, process.job[0], dumps(process.job[1]))
-            crew.watch(process)
+            process.since = time.monotonic()
+            self._give(process)
+        for process in crew.team:  # all have one; the quick get the next before they ask
+            if process.quick and len(process.jobs) == 1 and len(self.waiting) > crew.size:
+                self._give(process)
+
+    def _give(self, process: Process) -> None:
+        number, point = job = self.waiting.popleft()
+        process.jobs.append(job)
+        process.send(POINT, number, dumps(point))
+        self.crew.watch(process)
 
     def _gather(self) -> list[tuple[int, Any]]:
         done: list[tuple[int, Any]] = []
@@ -244,14 +252,15 @@ class _Batch:
         limit = self.crew.eval_timeout
         if limit is None:
             return _LOOK
-        first = min((p.since for p in self.crew.team if p.job is not None), default=time.monotonic())
+        first = min((p.since for p in self.crew.team if p.jobs), default=time.monotonic())
         return min(_LOOK, max(0.0, first + limit - time.monotonic()))
 
     def _hear(self, process: Process, tag: int, number: int, body: bytes) -> list[tuple[int, Any]]:
         if tag == READY:
             self.crew.born(process)
-        elif tag == ANSWER:
-            process.job = None
+        elif tag in (ANSWER, QUICK):
+            process.quick, process.since = tag == QUICK, time.monotonic()
+            process.jobs.popleft()
             return [(number, loads(body).outcome)]
         elif tag == BROKEN:
             said, trace = loads(body)
@@ -267,29 +276,36 @@ class _Batch:
         crew, done = self.crew, []
         limit, now = crew.eval_timeout, time.monotonic()
         for process in list(crew.team):
-            if process.job is None:
+            if not process.jobs:
                 if not process.ready and now - process.since > _BEGIN:
                     crew.stillborn(f"not ready after {_BEGIN:g} s, {crew.drop(process)}")
             elif limit is not None and now - process.since >= limit:
                 crew.drop(process)
-                done.append((process.job[0], Failed("timeout", f"no value within {limit:g} s")))
+                done.append((self._first(process)[0], Failed("timeout", f"no value within {limit:g} s")))
         return done
 
     def _lost(self, process: Process) -> list[tuple[int, Any]]:
         """A process is gone: make its evaluation again, or give it up."""
-        how, job = self.crew.drop(process, patience=_PATIENCE), process.job
-        if job is None:
+        how = self.crew.drop(process, patience=_PATIENCE)
+        if not process.jobs:
             if not process.ready:
                 self.crew.stillborn(how)
             return []
-        number = job[0]
+        number, point = self._first(process)
         self.deaths[number] += 1
         if self.deaths[number] > self.crew.retries:
             return [(number, Failed("died", how))]
         if self.until is None:
-            self.waiting.appendleft(job)
+            self.waiting.appendleft((number, point))
             self.crew.retried(number, how)
         return []
+
+    def _first(self, process: Process) -> tuple[int, Any]:
+        """Return what a lost process worked on; what it had not begun waits again."""
+        first = process.jobs.popleft()
+        if self.until is None:
+            self.waiting.extendleft(reversed(process.jobs))
+        return first
 
 
 def _nobody(number: int, how: str) -> None:
@@ -305,4 +321,4 @@ def _disband(team: list[Process], owner: int) -> None:
     end = time.monotonic() + _PATIENCE
     while team:
         process = team.pop()
-        process.end(0.0 if process.job is not None or not process.ready else max(0.0, end - time.monotonic()))
+        process.end(0.0 if process.jobs or not process.ready else max(0.0, end - time.monotonic()))

@@ -43,8 +43,9 @@ class Process:
         channel.setblocking(False)
         self.pid, self.channel, self.lifeline, self.version = pid, channel, lifeline, version
         self.ready = False  # has the objective and waits for points, or works on one
-        self.job: tuple[int, Any] | None = None
-        self.since = time.monotonic()  # when the job, or the start of the process, began
+        self.jobs: deque[tuple[int, Any]] = deque()  # the first is under way; a second waits in the pipe
+        self.quick = False  # its last evaluation took less than a round trip is worth
+        self.since = time.monotonic()  # when the evaluation under way, or the start of the process, began
         self._out: deque[memoryview] = deque()
         self._in = bytearray()
         self._status: str | None = None

@@ -22,13 +22,26 @@ import numpy as np
 from dfo.errors import InvalidType, ObjectiveFailed, short
 from dfo.oracles.outcomes import Failed
 
-__all__ = ["ANSWER", "BROKEN", "HEADER", "OBJECTIVE", "POINT", "READY", "Parcel", "attempt", "dumps", "loads", "pack"]
+__all__ = [
+    "ANSWER",
+    "BROKEN",
+    "HEADER",
+    "OBJECTIVE",
+    "POINT",
+    "QUICK",
+    "READY",
+    "Parcel",
+    "attempt",
+    "dumps",
+    "loads",
+    "pack",
+]
 
 HEADER = struct.Struct("<BqQ")
 """A frame begins with its tag, the number of the evaluation, and the length of what follows."""
 
 OBJECTIVE, POINT = 1, 2  # to the worker
-READY, ANSWER, BROKEN = 1, 2, 3  # from the worker
+READY, ANSWER, QUICK, BROKEN = 1, 2, 3, 4  # from the worker
 
 _PLAIN = frozenset({float, int, bool, str, bytes, type(None), np.float64, np.float32, np.int64})
 

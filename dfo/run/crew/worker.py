@@ -14,17 +14,20 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 from dfo.oracles.outcomes import Failed
-from dfo.run.crew.wire import ANSWER, BROKEN, HEADER, OBJECTIVE, READY, Parcel, attempt, dumps, loads
+from dfo.run.crew.wire import ANSWER, BROKEN, HEADER, OBJECTIVE, QUICK, READY, Parcel, attempt, dumps, loads
 
 __all__ = ["THREADS", "main", "serve"]
 
 THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB", "NUMEXPR", "NUMBA")
 """Libraries whose variable ``..._NUM_THREADS`` is 1 in a worker: n workers use n cores."""
+
+_QUICK = 0.001  # seconds: after an evaluation as short as that the next one may wait in the pipe already
 
 
 def main(channel: int, lifeline: int) -> None:
@@ -75,11 +78,13 @@ def serve(channel: socket.socket, call: Callable[[Any], Any] | None) -> None:
                 _send(channel, READY)
                 continue
             assert call is not None
+            began = time.monotonic()
             outcome = _answer(call, body)
+            tag = QUICK if time.monotonic() - began < _QUICK else ANSWER
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):  # the objective may have closed it
                     stream.flush()
-            _send(channel, ANSWER, number, dumps(Parcel(outcome)))
+            _send(channel, tag, number, dumps(Parcel(outcome)))
     except (EOFError, ConnectionError):
         return
 
