@@ -15,6 +15,7 @@ _NAMES = {
     "minimize": "dfo.run.minimize",
     "maximize": "dfo.run.minimize",
     "AskTell": "dfo.run.asktell",
+    "join": "dfo.run.join",
     "Store": "dfo.run.store",
     "Result": "dfo.run.result",
     "History": "dfo.run.result",
@@ -134,18 +135,19 @@ if TYPE_CHECKING:
     from dfo.run.crew.ray import Ray as Ray
     from dfo.run.hooks import Print as Print
     from dfo.run.hooks import Record as Record
+    from dfo.run.join import join as join
     from dfo.run.minimize import maximize as maximize
     from dfo.run.minimize import minimize as minimize
     from dfo.run.peers import as_scipy_method as as_scipy_method
     from dfo.run.result import History as History
     from dfo.run.result import Result as Result
     from dfo.run.stopping import AnyOf as AnyOf
-    from dfo.run.store import Store as Store
     from dfo.run.stopping import MaxEvals as MaxEvals
     from dfo.run.stopping import MaxSteps as MaxSteps
     from dfo.run.stopping import MaxTime as MaxTime
     from dfo.run.stopping import Stalled as Stalled
     from dfo.run.stopping import Target as Target
+    from dfo.run.store import Store as Store
     from dfo.sets.balls import KSparse as KSparse
     from dfo.sets.balls import L1Ball as L1Ball
     from dfo.sets.balls import L2Ball as L2Ball

@@ -17,6 +17,7 @@
     |   `-- RunMismatch                   a stored run was begun with other arguments; names each difference
     |-- RunLocked (RuntimeError)          another process writes to the store; says which, where, since when
     |-- NoWorkers (RuntimeError)          processes die before they take work, or an executor is broken or closed
+    |-- Disconnected (ConnectionError)    the driver of a run, or the connection to it, is gone
     |-- ObjectiveFailed (RuntimeError)    the objective raised in another process something that cannot be sent
     `-- CannotWrite (OSError)             a file could not be written; what was stored before is as it was
     DfoWarning (UserWarning)
@@ -39,6 +40,7 @@ __all__ = [
     "DamagedStore",
     "DfoError",
     "DfoWarning",
+    "Disconnected",
     "EvaluationWarning",
     "IncompatibleOracle",
     "InvalidArgument",
@@ -126,6 +128,10 @@ class RunLocked(DfoError, RuntimeError):
     def __init__(self, message: str, pid: int = 0, host: str = "", since: str = "") -> None:
         super().__init__(message)
         self.pid, self.host, self.since = pid, host, since
+
+
+class Disconnected(DfoError, ConnectionError):
+    """The driver of a run that others take part in has ended, died, or never began."""
 
 
 class ObjectiveFailed(DfoError, RuntimeError):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfo.arrays import copy, is_array, to_numpy
+from dfo.arrays import copy, is_array
 from dfo.batch import Batch
 from dfo.encodings import encoding
 from dfo.errors import AlreadyTold, BadState, IncompatibleOracle, InvalidArgument, InvalidType, UnknownCandidate, short
@@ -20,29 +21,19 @@ from dfo.oracles.rank import RankOracle
 from dfo.oracles.values import values_of
 from dfo.protocols import Task
 from dfo.random import Key
-from dfo.run import auto, validate
+from dfo.run import validate
+from dfo.run.candidates import Asked, Candidate, Kept, beyond, chosen, content, members, one
 from dfo.run.packing import load, save
 from dfo.run.peers import is_peer
 from dfo.run.session import inside_of
 from dfo.run.setup import solver_of
-from dfo.spaces import Box
+
+if TYPE_CHECKING:
+    from dfo.run.serve import Server
+    from dfo.run.store import Store
+    from dfo.run.store.asking import Journal
 
 __all__ = ["AskTell", "Candidate"]
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A point to evaluate.
-
-    Args:
-        id: number of the candidate within its run, from 0.
-        x: the point, a private copy.
-        data: what to evaluate it on (minibatch, episode seed), or None.
-    """
-
-    id: int
-    x: Any
-    data: int | None = None
 
 
 class AskTell:
@@ -64,10 +55,15 @@ class AskTell:
         budget: evaluations that the caller intends to spend, if known: some solvers plan for it, and with it
             they restart when they have converged. It is not enforced.
         noise: whether equal points may get different values.
+        store: file (``"run.db"``, or a :class:`dfo.Store`) in which every question is kept before it is handed out, and
+            every answer before the solver learns. Made again with the same arguments, the object is where it was, to
+            the last bit, and candidates without a value are handed out again first, under their numbers.
 
     Raises:
         InvalidArgument, InvalidType: as :func:`dfo.minimize` does.
         IncompatibleOracle: the method needs more than values, such as the ends of inner problems.
+        RunMismatch: the store was begun with other arguments.
+        RunLocked, DamagedStore, CannotWrite: see :class:`dfo.Store`.
 
     Example:
         >>> import dfo
@@ -90,16 +86,19 @@ class AskTell:
         batch: int | None = None,
         budget: int | None = None,
         noise: bool = False,
+        store: str | os.PathLike[str] | Store | None = None,
     ) -> None:
         if isinstance(method, str) and method != "auto" and is_peer(method):
             raise InvalidArgument(f"method: {method!r} calls the objective itself and cannot be asked. Use minimize.")
         self.space, start = validate.space_and_start(x0, bounds)
-        self._encoding = encoding(self.space, start)
+        self._encoding, self._budget = encoding(self.space, start), budget
+        self._journal: Journal | None = None
+        begun = {"x0": x0, "method": method, "bounds": bounds, "options": options, "batch": batch, "noise": noise}
         task = Task(
             self._encoding.inner, validate.check_budget(budget), validate.check_count("batch", batch, 1), noisy=noise
         )
         if method == "auto":
-            method = self._chosen(task)
+            method = chosen(self.space, task)
         self.solver = solver_of(method, options or {}, None, task)
         if missing := self.solver.needs - {"values", "ranking"}:
             raise IncompatibleOracle(
@@ -107,9 +106,11 @@ class AskTell:
                 " Give dfo.minimize an oracle that answers with them."
             )
         self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
+        """Notified when a value is told or a candidate is given back."""
         self._state: Any = self.solver.init(self._encoding.start, Key.of(seed).child("solver"))
         self._serial = self._extras = 0
-        self._pending: dict[int, _Asked] = {}
+        self._pending: dict[int, Asked] = {}
         self._by_point: dict[Any, list[int]] = {}
         self._told: set[int] = set()
         self._again: list[int] = []
@@ -118,19 +119,18 @@ class AskTell:
         self.best_x: Any = None
         self.best_fun = math.inf
         self._begin()
+        if store is not None:
+            from dfo.run.store.asking import Journal
 
-    def _chosen(self, task: Task) -> str:
-        """Return what ``auto`` chooses; peers cannot be asked."""
-        integers = isinstance(task.space, Box) and bool(task.space.cells.any())
-        noise = True if task.noisy else None
-        name, _ = auto.choose(self.space, self.space.dim, task.budget, noise, task.gives, integers)
-        return "cma" if is_peer(name) else name
+            journal = Journal(store, {**begun, "seed": seed}, self.solver, budget)
+            journal.play(self)
+            self._journal = journal
 
     def _begin(self) -> None:
         """Draw the solver's next batch."""
         self._origin: Any = self._state  # what the batch is drawn from; observations move the state on
         self._batch: Batch = self.solver.ask(self._state)
-        self._points = _members(decoded(self._batch, self._encoding))
+        self._points = members(decoded(self._batch, self._encoding))
         self._values: list[float | None] = [None] * len(self._points)
         self._given = 0
 
@@ -143,40 +143,34 @@ class AskTell:
     def ask_candidate(self) -> Candidate:
         """Return a new candidate: a point with its number and data."""
         with self._lock:
-            if self._again:  # handed out before a restore, and never told
+            if self._again:  # handed out before a restore or to a client that is gone, and never told
                 number = self._again.pop(0)
                 return self._candidate(number, self._pending[number])
-            if self._given < len(self._points):
-                member, z, x = self._given, None, self._points[self._given]
-                self._given += 1
-            else:
-                member, z, x = None, *self._extra()
+            member = None if self.ahead else self._given
+            z, x = (None, self._points[member]) if member is not None else self._beyond()
             number = self._serial
+            if self._journal is not None:
+                self._journal.asked(number, x, None if member is None else self._batch.step, self._data(member))
             self._serial += 1
+            if member is None:
+                self._extras += 1
+            else:
+                self._given += 1
             return self._candidate(number, self._wait_for(number, member, z, x))
 
-    def _wait_for(self, number: int, member: int | None, z: Any, x: Any) -> _Asked:
-        asked = self._pending[number] = _Asked(member, z, x, _content(x))
+    def _wait_for(self, number: int, member: int | None, z: Any, x: Any) -> Asked:
+        asked = self._pending[number] = Asked(member, z, x, content(x))
         self._by_point.setdefault(asked.key, []).append(number)
         return asked
 
-    def _candidate(self, number: int, asked: _Asked) -> Candidate:
-        none = asked.member is None or self._batch.data is None
-        data = None if none else int(self._batch.data[asked.member])  # type: ignore[index]
-        return Candidate(number, copy(asked.x) if is_array(asked.x) else asked.x, data)
+    def _candidate(self, number: int, asked: Asked) -> Candidate:
+        return Candidate(number, copy(asked.x) if is_array(asked.x) else asked.x, self._data(asked.member))
 
-    def _extra(self) -> tuple[Any, Any]:
-        """Draw a point beyond the batch from the solver's present distribution."""
-        at, self._extras = self._extras, self._extras + 1
-        state = self._state
-        if hasattr(state, "key"):
-            state = replace(state, key=state.key.child("extra", at // len(self._points)))
-        if hasattr(state, "step"):
-            state = replace(state, step=max(1, state.step))  # the first batch of some solvers begins with x0
-        batch = self.solver.ask(state)
-        i = at % len(batch)
-        part = batch.part(i, i + 1)
-        return part.member(0), _members(decoded(part, self._encoding))[0]
+    def _data(self, member: int | None) -> int | None:
+        return None if member is None or self._batch.data is None else int(self._batch.data[member])
+
+    def _beyond(self) -> tuple[Any, Any]:
+        return beyond(self.solver, self._state, self._extras, len(self._points), self._encoding)
 
     def ask_batch(self) -> list[Candidate]:
         """Return all candidates of the present batch that have not been handed out."""
@@ -203,7 +197,12 @@ class AskTell:
             AlreadyTold: it has its value already.
         """
         with self._lock:
-            number = self._number(candidate)
+            number, f = self._number(candidate), one(value)
+            if self._journal is not None:
+                self._journal.told(number, value)
+            if number in self._again:
+                self._again.remove(number)
+            self.changed.notify_all()
             asked = self._pending.pop(number)
             numbers = self._by_point[asked.key]
             numbers.remove(number)
@@ -211,7 +210,6 @@ class AskTell:
                 del self._by_point[asked.key]
             self._told.add(number)
             self.nfev += 1
-            f = _one(value)
             if f < self.best_fun and (self._inside is None or self._inside(asked.x)):
                 self.best_x, self.best_fun = (copy(asked.x) if is_array(asked.x) else asked.x), f
             if asked.member is None:
@@ -235,11 +233,15 @@ class AskTell:
             if "ranking" not in self.solver.needs:
                 raise InvalidType(f"tell_order: {type(self.solver).__name__} needs values, and an order has none.")
             told, _ = RankOracle(lambda points: order, None).evaluate(self._batch, ())
+            if self._journal is not None:
+                self._journal.ordered(order)
             for number in [n for n, asked in self._pending.items() if asked.member is not None]:
                 asked = self._pending.pop(number)
                 self._by_point[asked.key].remove(number)
                 self._told.add(number)
+            self._again = [number for number in self._again if number in self._pending]
             self.nfev += len(self._points)
+            self.changed.notify_all()
             self._learn(told)
 
     def _learn(self, told: Values | Ranking) -> None:
@@ -252,7 +254,7 @@ class AskTell:
         elif isinstance(candidate, int) and not isinstance(candidate, bool):
             number = candidate
         else:
-            numbers = self._by_point.get(_content(candidate), ())
+            numbers = self._by_point.get(content(candidate), ())
             if not numbers:
                 raise UnknownCandidate(
                     f"tell: {short(candidate)} is not waiting for a value: it was never asked, is told already, or was"
@@ -277,7 +279,9 @@ class AskTell:
         if not self.space.contains(point):
             raise InvalidArgument(f"observe: {short(x)} is not a point of {self.space!r}.")
         with self._lock:
-            f = _one(value)
+            f = one(value)
+            if self._journal is not None and math.isfinite(f):
+                self._journal.observed(point, f)
             if f < self.best_fun:
                 self.best_x, self.best_fun = (copy(point) if is_array(point) else point), f
             self._observe([self._encoding.encode(point)], np.array([f]))
@@ -288,6 +292,62 @@ class AskTell:
         before = self._state
         stacked = points[0][None] if is_array(points[0]) else points
         self._state = self.solver.observe(before, stacked, values)
+
+    # ------------------------------------------------------------------ others
+
+    def serve(self, budget: int | None = None) -> Server:
+        """Let other processes of this machine ask and tell, through :func:`dfo.join`, until the server is closed.
+
+        Args:
+            budget: candidates that are handed out in all; the object's own budget if None. Clients then get None
+                for a candidate, and ``wait`` of the server returns.
+
+        Returns:
+            The server, a context manager. Asking and telling goes on here too.
+
+        Raises:
+            InvalidArgument: there is no store that others could name.
+            CannotWrite: there is no room for a socket.
+        """
+        from dfo.run.serve import Server
+
+        if self._journal is None:
+            raise InvalidArgument('serve: expected an AskTell with a store, such as store="run.db".')
+        budget = self._budget if budget is None else budget
+        return Server(self, self._journal.path, validate.check_budget(budget))
+
+    def give_back(self, numbers: Collection[int]) -> None:
+        """Have candidates handed out again whose evaluation was given up, under their numbers, before new ones."""
+        with self._lock:
+            self._again = sorted({*self._again, *(number for number in numbers if number in self._pending)})
+            self.changed.notify_all()
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the next new candidate lies beyond the present batch."""
+        return self._given >= len(self._points)
+
+    @property
+    def asked(self) -> int:
+        """How many candidates were handed out, each counted once."""
+        return self._serial
+
+    @property
+    def returned(self) -> int:
+        """How many candidates were given back and wait to be handed out again."""
+        return len(self._again)
+
+    def close(self) -> None:
+        """Let go of the store, if there is one; the object can no longer be asked or told then."""
+        if self._journal is not None:
+            with self._lock:
+                self._journal.close(self)
+
+    def __enter__(self) -> AskTell:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
     # ------------------------------------------------------------------ keeping
 
@@ -337,45 +397,3 @@ class AskTell:
     def finished(self) -> str | None:
         """Why the solver has nothing left to do, or None."""
         return self.solver.finished(self._state) if hasattr(self.solver, "finished") else None
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    member: int | None  # index in the batch, None for a candidate beyond it
-    z: Any  # its solver coordinates, for one beyond the batch
-    x: Any
-    key: Any
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """What :meth:`AskTell.save` writes."""
-
-    origin: Any
-    state: Any
-    values: tuple[float | None, ...]
-    counts: tuple[int, int, int, int]
-    pending: tuple[tuple[int, int | None, Any], ...]
-    told: tuple[int, ...]
-    best_x: Any
-    best_fun: float
-
-
-def _members(batch: Batch) -> list[Any]:
-    return [batch.member(i) for i in range(len(batch))]
-
-
-def _content(x: Any) -> Any:
-    """Return something hashable that equal points share."""
-    if is_array(x):
-        return to_numpy(x).tobytes()
-    if isinstance(x, (list, tuple)):
-        return np.asarray(x, dtype=float).tobytes()
-    if isinstance(x, Mapping):
-        return tuple((name, repr(value)) for name, value in sorted(x.items()))
-    return x
-
-
-def _one(value: Any) -> float:
-    told = values_of([value])
-    return float(told.f[0]) if told.valid[0] else math.inf

@@ -15,6 +15,7 @@ from dfo.encodings import Identity
 from dfo.errors import InvalidType, short
 from dfo.oracles.function import Function
 from dfo.run import validate
+from dfo.run.asynchronous import AsTheyEnd, lanes_of_workers
 from dfo.run.durable import Arguments, Keeper, begin, finished, opened, restore, spent_before
 from dfo.run.finish import judge_of, result_of
 from dfo.run.interrupt import Interruptible
@@ -52,6 +53,7 @@ def minimize(
     stop: Any = None,
     vectorized: bool = False,
     on_error: Literal["raise", "record"] = "raise",
+    asynchronous: bool = False,
 ) -> Result:
     """Find a point where ``fun`` is low, by evaluations alone.
 
@@ -93,6 +95,8 @@ def minimize(
         vectorized: ``fun`` takes an ``(n, d)`` array (numpy or torch, as x0) and returns ``n`` values.
         on_error: ``"raise"``: an exception of ``fun`` ends the run and carries the result so far as
             ``exc.result``. ``"record"``: it is a failed evaluation and the run goes on.
+        asynchronous: tell the solver each value as it ends, and give a free worker the next candidate at once, instead
+            of waiting for the slowest of a batch. The result then depends on how long evaluations take.
 
     Returns:
         A :class:`~dfo.Result`. When the budget is spent ``success`` is false and ``x`` is the best point: no error.
@@ -113,17 +117,21 @@ def minimize(
                           on_error, known)  # fmt: skip
     free = {"timeout": timeout, "workers": workers, "eval_timeout": eval_timeout, "retries": retries}
     with opened(store) as kept:
-        first = ... if kept is None or kept.fresh else kept.free["granted"]
+        first = ... if kept is None else (kept.free or {}).get("granted", ...)
         setup = resolve(
             fun, x0, args, method, bounds, constraints, tol, callback, options,
             budget=budget, seed=seed, batch=batch, workers=workers, noise=noise, timeout=timeout, stop=stop,
             vectorized=vectorized, on_error=on_error, eval_timeout=eval_timeout, retries=retries, planned=first,
         )  # fmt: skip
         checked = validate.check_known(known, setup.space)
-        if kept is None:
+        if kept is not None:
+            begin(kept, arguments, setup, free)
+            setup = replace(setup, run=kept)
+        if not asynchronous:
             return run(setup, checked)
-        begin(kept, arguments, setup, free)
-        return run(replace(setup, run=kept), checked)
+        start = setup.space if x0 is None or not setup.given else x0
+        lanes = lanes_of_workers(workers, setup.oracle, eval_timeout, retries)
+        return run(setup, checked, AsTheyEnd(lanes, start, None if start is setup.space else bounds, seed, first))
 
 
 def maximize(
@@ -150,6 +158,7 @@ def maximize(
     stop: Any = None,
     vectorized: bool = False,
     on_error: Literal["raise", "record"] = "raise",
+    asynchronous: bool = False,
 ) -> Result:
     """Find a point where ``fun`` is high: :func:`minimize` of ``-fun``, with the sign put back at the edge.
 
@@ -198,11 +207,13 @@ class _Negated:
         return value if isinstance(value, (str, bool, type(None))) else -value
 
 
-def run(setup: Setup, known: Any = None) -> Result:
-    """Run a resolved setup to its end."""
+def run(setup: Setup, known: Any = None, drive: Callable[..., Result] | None = None) -> Result:
+    """Run a resolved setup to its end, step by step or as ``drive`` does."""
     with Interruptible() as interrupt:
         reserve = reserve_of(setup)
-        native = isinstance(setup.solver, str) and peer_is_native(setup)
+        native = drive is not None or (
+            isinstance(setup.solver, str) and peer_is_native(setup)
+        )  # no coordinates of ours
         session = Session(
             setup.kept if native else setup.seen, Identity(setup.space, setup.x0) if native else setup.encoding,
             setup.budget - reserve - spent_before(setup), setup.stop, setup.hooks, interrupt, setup.key.child("oracle"),
@@ -213,7 +224,7 @@ def run(setup: Setup, known: Any = None) -> Result:
         if setup.run is not None:
             session.replaying = lambda: setup.run.replaying
         try:
-            result = _drive(setup, session, known, reserve)
+            result = (drive or _drive)(setup, session, known, reserve)
             if setup.run is not None:
                 finished(setup.run, result)
             return result

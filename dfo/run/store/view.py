@@ -6,18 +6,21 @@ import json
 import os
 import sqlite3
 import stat
+import time
+import warnings
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from dfo.errors import BadState, DamagedStore, InvalidArgument
+from dfo.errors import BadState, DamagedStore, InvalidArgument, StoreWarning
 from dfo.run.store.book import entry_in
-from dfo.run.store.connection import connect, damaged
+from dfo.run.store.connection import connect, count_here, damaged
+from dfo.run.store.images import best_image
 from dfo.run.store.location import path_of
 from dfo.run.store.lock import holder
 from dfo.run.store.rows import Row, row_of, verified
 from dfo.run.store.schema import GROUP
-from dfo.run.store.verify import check_kind, check_pages, check_rows, stream
+from dfo.run.store.verify import check_kind, stream
 
 __all__ = ["View"]
 
@@ -29,7 +32,9 @@ _ROWS = """SELECT * FROM questions AS q LEFT JOIN answers AS a USING (number)
 
 
 class View:
-    """A store, open for reading; made by :meth:`open`.
+    """A store, open for reading; made by :meth:`open`. While it is written, every question is answered as of now.
+
+    One that nobody writes is read once, into memory, and verified to its last row; open it again to see what came since.
 
     Example:
         >>> import tempfile, os
@@ -43,8 +48,9 @@ class View:
         ('budget', {'method': 'cma'}, {'fun': 0.5}, 0)
     """
 
-    def __init__(self, path: str, sql: sqlite3.Connection) -> None:
-        self._path, self._sql = path, sql
+    def __init__(self, path: str, sql: sqlite3.Connection, live: bool) -> None:
+        self._path, self._sql, self._live = path, sql, live
+        count_here(path, live)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> View:
@@ -63,7 +69,7 @@ class View:
             raise damaged(text, "it is no plain file")
         if status.st_size == 0:
             raise damaged(text, "it is empty")
-        return cls(text, _opened(text, live=holder(text) is not None))
+        return cls(text, *_opened(text))
 
     # ------------------------------------------------------------------ what the run is
 
@@ -106,14 +112,14 @@ class View:
     def sessions(self) -> list[dict[str, Any]]:
         """The processes that wrote: ``started``, ``pid``, ``host``, ``command``, ``versions``, ``python``."""
         names = ("started", "pid", "host", "command", "versions", "python")
-        found = [dict(zip(names, row[1:], strict=True)) for row in self._table("sessions")]
+        found = [dict(zip(names, row[1:], strict=True)) for row in self.table("sessions")]
         return [s | {"command": json.loads(s["command"]), "versions": json.loads(s["versions"])} for s in found]
 
     @property
     def events(self) -> list[dict[str, Any]]:
         """What happened: ``at``, ``after`` (number of the next question then), ``kind``, ``content``."""
         names = ("at", "after", "kind", "content")
-        found = [dict(zip(names, row[1:], strict=True)) for row in self._table("events")]
+        found = [dict(zip(names, row[1:], strict=True)) for row in self.table("events")]
         return [event | {"content": json.loads(event["content"])} for event in found]
 
     # ------------------------------------------------------------------ evaluations
@@ -181,7 +187,12 @@ class View:
         except BadState as error:
             raise damaged(self._path, error) from None
 
-    def _table(self, table: str) -> list[tuple[Any, ...]]:
+    def table(self, table: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a table in their order, each verified, without its checksum.
+
+        Raises:
+            DamagedStore: a row is damaged.
+        """
         try:
             return list(stream(self._sql, table))
         except (BadState, sqlite3.Error) as error:
@@ -196,6 +207,8 @@ class View:
     def close(self) -> None:
         """Let go of the file."""
         self._sql.close()
+        count_here(self._path, -self._live)
+        self._live = False
 
     def __enter__(self) -> View:
         return self
@@ -204,17 +217,41 @@ class View:
         self.close()
 
 
-def _opened(path: str, live: bool) -> sqlite3.Connection:
-    """Return a connection that writes nothing."""
-    sql = None
+def _opened(path: str) -> tuple[sqlite3.Connection, bool]:
+    """Return a connection that writes nothing, and whether it is to the file: a snapshot in memory where nobody writes.
+
+    A writer that begins or ends meanwhile makes one way fail; then it is the other's turn.
+    """
+    first: Exception | None = None
+    for attempt in range(4):
+        try:
+            if holder(path) is not None:
+                return _live(path), True
+            return _snapshot(path), False
+        except (BadState, sqlite3.Error, OSError) as error:
+            first = first or error
+            if holder(path) is None and attempt:
+                break
+            time.sleep(0.01)
+    raise damaged(path, first)
+
+
+def _live(path: str) -> sqlite3.Connection:
+    sql = connect(path, "mode=ro")
     try:
-        sql = connect(path, "mode=ro")
         check_kind(sql)
-        if not live:
-            check_pages(sql)
-            check_rows(sql)
-        return sql
-    except (BadState, sqlite3.Error) as error:
-        if sql is not None:
-            sql.close()
-        raise damaged(path, error) from None
+    except BaseException:
+        sql.close()
+        raise
+    return sql
+
+
+def _snapshot(path: str) -> sqlite3.Connection:
+    sql, _, log = best_image(path)
+    if log is not None and log.lost and holder(path) is None:
+        warnings.warn(
+            f"{path}: {log.lost} frames of its log are torn or damaged, and are left out of what is shown.",
+            StoreWarning,
+            stacklevel=4,
+        )
+    return sql
