@@ -79,13 +79,13 @@ def run_node_loss(evaluations=500, nodes=3, cluster=None, seconds=0.05):
     if cluster is None:
         with cluster_of(nodes) as fresh:
             return run_node_loss(evaluations, nodes, fresh, seconds)
-    victim = sorted(cluster.worker_nodes, key=lambda node: node.node_id)[-1]
     killed = []
 
     def kill(count):
         if not killed and count >= 0.4 * evaluations and count % BATCH == 2:  # the others of the batch are under way
             killed.append(count)
-            kill_node(cluster, victim)
+            here = ray_head.load().get_runtime_context().get_node_id()  # where this process is connected
+            kill_node(cluster, next(node for node in cluster.worker_nodes if node.node_id != here))
 
     with tempfile.TemporaryDirectory() as folder:
         calls = Path(folder, "calls")

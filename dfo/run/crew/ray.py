@@ -6,6 +6,7 @@ again as often as the user allows, and one whose *node* died goes to another nod
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections import deque
@@ -177,7 +178,7 @@ class RayEvaluator:
             streaming = {"num_returns": "streaming"} if timed else {}
             self._remote = ray.remote(max_retries=0, **streaming)(_timed if timed else _evaluate)
         if self._reference is None:
-            self._reference, self._body = ray.put(self._body), b""
+            self._reference, self._body = ray.put((list(sys.path), self._body)), b""
         return self._reference
 
     def _capacity(self) -> None:
@@ -349,7 +350,8 @@ def ray_evaluator(
 def _line(error: Exception) -> str:
     """Return the sentence of an error that says most: the first of Ray's, or the last of a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = (lines[-1] if "Traceback" in str(error) else lines[0]) if lines else type(error).__name__
+    last = "Traceback" in str(error) or "ray::" in str(error)
+    text = lines[-1 if last else 0] if lines else type(error).__name__
     return text.split(". ")[0].rstrip(".")[:200]
 
 
@@ -363,7 +365,9 @@ def _evaluate(references: list[Any], key: str, point: Any) -> Parcel:
     """Evaluate one point with the objective of this key, fetched once in the life of a worker process."""
     if key not in _CALLS:
         _CALLS.clear()
-        _CALLS[key] = loads(ray_head.load().get(references[0]))
+        path, body = ray_head.load().get(references[0])
+        sys.path += [folder for folder in path if folder not in sys.path]  # modules beside the script are found too
+        _CALLS[key] = loads(body)
     return Parcel(attempt(_CALLS[key], point))
 
 

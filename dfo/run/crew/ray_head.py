@@ -62,6 +62,7 @@ def join(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     address = _found() or "local" if address is None else address
+    _check(address)
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     with _as_it_was(), ExitStack() as stack:
         if address == "local" or _answers_on_loopback_only(ray, address):
@@ -71,7 +72,7 @@ def join(address: str | None) -> bool:
         except ImportError as error:
             raise MissingPackage(f"workers={address!r}: {error}. Run: pip install 'ray[client]'.") from None
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InvalidArgument(f"workers: no Ray cluster answers at {address!r} ({_line(error)}).") from error
+            raise InvalidArgument(f"workers: no Ray cluster at {address!r} ({_line(error)}).") from error
     return True
 
 
@@ -96,17 +97,37 @@ def _found() -> str | None:
         address = file.read_text().strip() if file.stat().st_uid == os.getuid() else ""
     except (OSError, AttributeError):
         return None
-    host, _, port = address.rpartition(":")
-    return address if host and port.isdigit() and _answers(host, int(port)) else None
+    place = _place(address)
+    return address if place is not None and _answers(*place) else None
 
 
 def _temporary() -> str:
     return "/tmp" if sys.platform != "win32" else tempfile.gettempdir()  # Ray's choice, whatever TMPDIR says
 
 
-def _answers(host: str, port: int) -> bool:
+def _place(address: str) -> tuple[str, int] | None:
+    """Return host and port of an address, or None where Ray is to find or begin a cluster."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    return (host.strip("[]"), int(port)) if host and port.isdigit() else None
+
+
+def _check(address: str) -> None:
+    """Refuse an address where nothing listens; Ray itself would wait for minutes, then end the process."""
+    place = _place(address)
+    if place is None:
+        if address not in ("auto", "local"):
+            raise InvalidArgument(
+                f"workers: expected an address such as 'host:6379' of a Ray cluster, got {address!r}."
+            )
+    elif not _answers(*place, patience=10.0):
+        raise InvalidArgument(f"workers: nothing listens at {place[0]}:{place[1]}; is the Ray cluster running?")
+
+
+def _answers(host: str, port: int, patience: float = 1.0) -> bool:
     try:
-        socket.create_connection((host, port), timeout=1.0).close()
+        socket.create_connection((host, port), timeout=patience).close()
     except OSError:
         return False
     return True
@@ -114,11 +135,10 @@ def _answers(host: str, port: int) -> bool:
 
 def _answers_on_loopback_only(ray: Any, address: str) -> bool:
     """Tell whether this is a head of loopback alone: Ray would turn 127.0.0.1 into an address of the network."""
-    host, _, port = (os.environ.get("RAY_ADDRESS", "") if address == "auto" else address).rpartition(":")
-    if host not in ("127.0.0.1", "localhost", "::1") or not port.isdigit():
+    place = _place(address)
+    if place is None or address.startswith("ray://") or place[0] not in ("127.0.0.1", "localhost", "::1"):
         return False
-    public = ray.util.get_node_ip_address()
-    return not _answers(public, int(port)) and _answers(host, int(port))
+    return not _answers(ray.util.get_node_ip_address(), place[1])
 
 
 @contextmanager
