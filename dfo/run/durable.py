@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dfo.run.setup import Setup
     from dfo.run.store import Run
 
-__all__ = ["Books", "Keeper", "Standing", "finished", "opened", "restore"]
+__all__ = ["Books", "Keeper", "Standing", "finished", "note_retries", "opened", "restore"]
 
 SHARE = 0.02
 """Most of the time that goes into keeping states."""
@@ -206,6 +206,13 @@ def restore(run: Run, loop: Loop) -> bool:
         run.seek(position)
         return True
     return False
+
+
+def note_retries(oracle: Any, run: Run) -> None:
+    """Have the store told of evaluations that are made again because their process died."""
+    evaluator: Any = getattr(oracle, "evaluator", None)
+    if hasattr(evaluator, "retried"):
+        evaluator.retried = run.retry
 
 
 def finished(run: Run, result: Result) -> None:

@@ -16,7 +16,7 @@ from dfo.errors import InvalidType, short
 from dfo.oracles.function import Function
 from dfo.run import validate
 from dfo.run.asynchronous import AsTheyEnd, lanes_of_workers
-from dfo.run.durable import Arguments, Keeper, begin, finished, opened, restore, spent_before
+from dfo.run.durable import Arguments, Keeper, begin, finished, note_retries, opened, restore, spent_before
 from dfo.run.finish import judge_of, result_of
 from dfo.run.interrupt import Interruptible
 from dfo.run.loop import Loop, lanes_of
@@ -223,6 +223,7 @@ def run(setup: Setup, known: Any = None, drive: Callable[..., Result] | None = N
             setup.oracle.watch = session.watch
         if setup.run is not None:
             session.replaying = lambda: setup.run.replaying
+            note_retries(setup.oracle, setup.run)
         try:
             result = (drive or _drive)(setup, session, known, reserve)
             if setup.run is not None:

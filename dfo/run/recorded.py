@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from dfo.batch import Batch
+import numpy as np
+
+from dfo.arrays import is_blocks, size, to_numpy
+from dfo.batch import Batch, Perturbations
 from dfo.errors import CannotWrite
 from dfo.feedback import Feedback, Values
 from dfo.oracles.function import Function, Halted, members
@@ -14,7 +19,10 @@ from dfo.random import Key
 if TYPE_CHECKING:
     from dfo.run.store import Run
 
-__all__ = ["Recorded", "recorded"]
+__all__ = ["Recorded", "points_of", "recorded"]
+
+LARGE = 1 << 24
+"""Most numbers of a batch whose members are stored one by one."""
 
 
 def recorded(oracle: Oracle[Any], run: Run | None) -> Oracle[Any]:
@@ -55,12 +63,19 @@ class Recorded:
             RunMismatch: the store holds the answers to other questions.
         """
         try:
-            first, _ = self.run.ask(batch, members(batch))
+            first, _ = self.run.ask(batch, points_of(batch))
         except CannotWrite as error:
             raise Halted(Values(_none()), 0, error) from error
-        known = self.run.answered(first, len(batch))
-        if known is not None:
-            return known
+        return self._answer(batch, first, memory)
+
+    def _answer(self, batch: Batch, first: int, memory: Any) -> tuple[Feedback, Any]:
+        done = self.run.answered_from(first)
+        if done == len(batch):
+            return self.run.answered(first, done)
+        if 0 < done < len(batch):  # a smaller budget ended within this batch
+            told, memory = self.run.answered(first, done)
+            more, memory = self._answer(batch.part(done, len(batch)), first + done, memory)
+            return told.joined(more), memory
         try:
             told, memory = self.oracle.evaluate(batch, memory)
         except Halted as halt:
@@ -69,12 +84,39 @@ class Recorded:
         try:
             self.run.answer(first, len(batch), told, memory)
         except CannotWrite as error:
-            done = told if isinstance(told, Values) else Values(_none())
-            raise Halted(done, len(batch), error) from error
+            known = told if isinstance(told, Values) else Values(_none())
+            raise Halted(known, len(batch), error) from error
         return told, memory
 
 
-def _none() -> Any:
-    import numpy as np
+def points_of(batch: Batch) -> Sequence[Any]:
+    """Return what identifies the members: themselves, or where they are large, how they are made.
 
+    Members of a network's population are perturbations of one center; they are neither built nor stored one by one.
+    """
+    if not isinstance(batch, Perturbations) or size(batch.centers[0]) * len(batch) <= LARGE:
+        return members(batch)
+    centers = [
+        [blake2b(to_numpy(b).tobytes(), digest_size=16).hexdigest() for b in blocks_of(c)] for c in batch.centers
+    ]
+    index = range(len(batch)) if batch.index is None else batch.index.tolist()
+    origin = [0] * len(batch) if batch.origin is None else batch.origin.tolist()
+    law, key = repr(batch.directions.law), repr(batch.directions.key)
+    return [
+        {"center": ",".join(centers[o]), "law": law, "key": key, "direction": i, "scale": repr(float(s))}
+        for o, i, s in zip(origin, index, batch.scale, strict=True)
+    ]
+
+
+def digest(block: Any) -> str:
+    """Return what tells an array from others."""
+    return blake2b(np.ascontiguousarray(to_numpy(block)).tobytes(), digest_size=16).hexdigest()
+
+
+def blocks_of(point: Any) -> Sequence[Any]:
+    """Return the arrays of a point."""
+    return list(point.values()) if is_blocks(point) else [point]
+
+
+def _none() -> Any:
     return np.empty(0)

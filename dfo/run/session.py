@@ -150,7 +150,7 @@ class Session:
         try:
             told = self._answer(asked)
         except Halted as halt:
-            self._halted(asked, halt)
+            self.halt(asked, halt)
             return None
         if told is None:
             return None
@@ -184,7 +184,7 @@ class Session:
             except Halted as halt:  # the pieces before are in the books already
                 if told is not None:
                     self._keep(told)
-                self._halted(asked, halt)
+                self.halt(asked, halt)
                 return None
             assert isinstance(piece, Values)
             told = piece if told is None else told.joined(piece)
@@ -194,7 +194,12 @@ class Session:
         if isinstance(told, Values):
             self._partial = told if self._partial is None else self._partial.joined(told)
 
-    def _halted(self, batch: Batch, halt: Halted) -> None:
+    def halt(self, batch: Batch, halt: Halted) -> None:
+        """Enter what was answered before a batch was cut short, and why it was.
+
+        Raises:
+            ObjectiveRaised: the objective raised an exception.
+        """
         done, who = len(halt.done.f), list(halt.who)
         self.count(batch.pick(who), halt.done)
         whole = next((k for k, i in enumerate(who) if i != k), done)  # members before the first without a value

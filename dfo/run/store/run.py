@@ -289,6 +289,11 @@ class Run:
 
     # ------------------------------------------------------------------ answers of whole batches
 
+    def answered_from(self, first: int) -> int:
+        """Return how many questions from ``first`` on were answered together; 0 where none was."""
+        found = self._sql.read("SELECT max(n) FROM feedback WHERE first = ?", (first,))
+        return int(found[0][0] or 0)
+
     def answered(self, first: int, n: int) -> tuple[Feedback, Any] | None:
         """Return the feedback and the memory kept for questions ``first .. first + n``, or None.
 
