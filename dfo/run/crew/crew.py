@@ -129,15 +129,23 @@ class Crew:
             else:
                 self._brief(process)
         while len(self._team) < min(wanted, self.size):
-            if self.start == "fork":
-                assert self._call is not None
-                process = fork(self._call, self._version)
-            else:
-                process = spawn()
-                self._brief(process)
-            self._team.append(process)
-            self._selector.register(process.channel, selectors.EVENT_READ, process)
-            self.watch(process)
+            try:
+                self._add()
+            except OSError as error:
+                if self._team:  # fewer will do
+                    return
+                raise NoWorkers(f"workers: the system starts no process ({error}); are there too many?") from error
+
+    def _add(self) -> None:
+        if self.start == "fork":
+            assert self._call is not None
+            process = fork(self._call, self._version)
+        else:
+            process = spawn()
+            self._brief(process)
+        self._team.append(process)
+        self._selector.register(process.channel, selectors.EVENT_READ, process)
+        self.watch(process)
 
     def _brief(self, process: Process) -> None:
         process.version, process.ready, process.since = self._version, False, time.monotonic()

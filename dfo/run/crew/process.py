@@ -208,13 +208,14 @@ def check_start(start: str) -> None:
 
 
 def _pipes() -> tuple[socket.socket, socket.socket, int, int]:
-    ours, theirs = socket.socketpair()
-    try:
+    """Return both ends of a socket, and both ends of a pipe; none takes the place of a closed standard stream."""
+    with contextlib.ExitStack() as taken, contextlib.ExitStack() as made:
+        while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+            taken.callback(os.close, number)
+        os.close(number)
+        ours, theirs = map(made.enter_context, socket.socketpair())
         ends, held = os.pipe()
-    except OSError:
-        ours.close()
-        theirs.close()
-        raise
+        made.pop_all()
     return ours, theirs, ends, held
 
 

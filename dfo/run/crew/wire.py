@@ -181,7 +181,12 @@ class Parcel:
             return _open, ("", "", "", dumps(outcome))
         except Exception as error:
             kind = type(outcome).__name__
-            return _open, ("bad_type", f"a {kind}, which cannot be sent from a worker ({_said(error)})", "", None)
+            return _open, (
+                "bad_type",
+                f"returned a {kind}, which cannot be sent from a worker ({_said(error)})",
+                "",
+                None,
+            )
 
 
 def _survivor(error: Exception | None) -> bytes | None:
@@ -201,7 +206,7 @@ def _open(kind: str, text: str, trace: str, body: bytes | None) -> Parcel:
         try:
             return Parcel(loads(body or b""))
         except Exception as error:
-            return Parcel(Failed("bad_type", f"a value that cannot be read here ({_said(error)})"))
+            return Parcel(Failed("bad_type", f"returned a value that cannot be read here ({_said(error)})"))
     if kind != "raised":
         return Parcel(Failed(kind, text, None, trace))
     cause = _error(text, body)

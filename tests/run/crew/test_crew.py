@@ -381,7 +381,7 @@ ORPHAN = """
 
     def stuck(x):
         child = subprocess.Popen(["sleep", "600"])
-        with open(sys.argv[1] if False else x, "w") as file:
+        with open(x, "w") as file:
             file.write(f"{os.getpid()} {child.pid}")
         ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock
 
@@ -412,6 +412,41 @@ def test_the_end_of_the_interpreter_ends_workers():
         print(next(found)[1], *[process.pid for process in crew.team])
     """)
     assert eventually(lambda: not any(map(alive, lines[0].split())), 2.0)
+
+
+def test_without_standard_streams_and_without_processes(tmp_path):
+    """Pipes do not take the numbers of closed streams; where no process can be started, that is said."""
+    lines = tmp_path / "lines"
+    script(
+        """
+        import os, sys, resource
+        for number in range(3):
+            os.close(number)
+        from dfo.run.crew import evaluator_of
+        def loud(x):
+            os.write(1, b"noise") if x == 9 else print("noise")
+            return x
+        lines = open(sys.argv[1], "w")
+        crew = evaluator_of(2, loud)
+        print(dict(crew(loud, {0: 0, 1: 1}, lambda: False)) == {0: 0, 1: 1}, file=lines)
+        crew.close()
+        used = len(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 6, used + 6))  # for one worker, not for two
+        crew = evaluator_of(2, loud)
+        print(dict(crew(loud, {0: 0, 1: 1}, lambda: False)) == {0: 0, 1: 1}, len(crew.team), file=lines)
+        crew.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used - 1, used + 6))
+        try:
+            dict(evaluator_of(2, loud)(loud, {0: 0}, lambda: False))
+        except Exception as error:
+            print(type(error).__name__, error, file=lines)
+        lines.close()
+    """,
+        str(lines),
+    )
+    first, second, third = lines.read_text().splitlines()
+    assert (first, second) == ("True", "True 1")
+    assert third.startswith("NoWorkers workers: the system starts no process (")
 
 
 def test_a_fork_of_the_owner_leaves_the_workers_alone():
