@@ -6,6 +6,8 @@ import errno
 import os
 import sqlite3
 import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,10 +15,13 @@ from typing import Any
 from dfo.errors import CannotWrite, DamagedStore
 from dfo.run.store.location import uri
 
-__all__ = ["Connection", "cannot_write", "connect", "damaged"]
+__all__ = ["Connection", "cannot_write", "connect", "count_here", "damaged", "here"]
 
 WAL_PAGES = 2000
 """Pages of the log (8 MiB) after which they are moved into the file."""
+
+LOOK = 0.02
+"""Seconds between two looks at whether the files are still there."""
 
 _ERRNO = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -98,6 +103,19 @@ def connect(path: str, options: str) -> sqlite3.Connection:
     return connection
 
 
+_here: Counter[str] = Counter()
+
+
+def count_here(path: str, change: int) -> None:
+    """Count a connection to a store that is opened (+1) or closed (-1) in this process."""
+    _here[path] += change
+
+
+def here(path: str) -> bool:
+    """Tell whether SQLite has a store open in this process: then its files may not be opened and closed by hand."""
+    return _here[path] > 0
+
+
 class Connection:
     """A store that is open for writing, in this process only.
 
@@ -123,9 +141,10 @@ class Connection:
             self.sql.execute("COMMIT")
         except sqlite3.Error as error:
             raise cannot_write(error, path) from error
+        count_here(path, 1)
         if mode != "wal":
             raise CannotWrite(errno.ENOTSUP, "store: this file system holds no write-ahead log", path)
-        self._files = self._identities()
+        self._files, self._seen = self._identities(), time.monotonic()
 
     def _identities(self) -> tuple[tuple[int, int], ...]:
         stats = (os.stat(self.path), os.stat(self.path + "-wal"))
@@ -141,8 +160,7 @@ class Connection:
         with self.guard:
             self.mine()
             try:
-                if self._identities() != self._files:  # SQLite would go on writing to files that nobody finds again
-                    raise FileNotFoundError(errno.ENOENT, "gone", self.path)
+                self._see_files()
                 if len(statements) == 1 and len(statements[0][1]) == 1:
                     self.sql.execute(statements[0][0], statements[0][1][0])
                     return
@@ -157,6 +175,13 @@ class Connection:
                 if isinstance(error, sqlite3.IntegrityError) or not isinstance(error, (OSError, sqlite3.Error)):
                     raise
                 raise cannot_write(error, self.path) from error
+
+    def _see_files(self) -> None:
+        """See now and then that the files are there: SQLite would go on writing to some that nobody finds again."""
+        if (now := time.monotonic()) > self._seen + LOOK:
+            if self._identities() != self._files:
+                raise FileNotFoundError(errno.ENOENT, "gone", self.path)
+            self._seen = now
 
     def read(self, text: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query.
@@ -191,6 +216,7 @@ class Connection:
                 self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 self.sql.execute("PRAGMA journal_mode = DELETE")
             self.sql.close()
+        count_here(self.path, -1)
 
 
 _kept: list[sqlite3.Connection] = []

@@ -43,8 +43,9 @@ class Store:
 
     def __post_init__(self) -> None:
         path_of(self.path)
-        if type(self.accept) is str or not all(isinstance(name, str) for name in self.accept):
-            raise InvalidType(f'Store: expected accept as names such as ("objective",), got {short(self.accept)}.')
+        given: object = self.accept
+        if not isinstance(given, (tuple, list)) or not all(isinstance(name, str) for name in given):
+            raise InvalidType(f'Store: expected accept as names such as ("objective",), got {short(given)}.')
         object.__setattr__(self, "accept", tuple(self.accept))
         if not float(self.every) >= 0.0:
             raise InvalidArgument(f"Store: expected every >= 0 seconds, got {short(self.every)}.")

@@ -34,7 +34,8 @@ _ROWS = """SELECT * FROM questions AS q LEFT JOIN answers AS a USING (number)
 class View:
     """A store, open for reading; made by :meth:`open`. While it is written, every question is answered as of now.
 
-    One that nobody writes is read once, into memory, and verified to its last row; open it again to see what came since.
+    One that nobody writes is read once, into memory, and verified to its last row; open it again to see what came
+    since.
 
     Example:
         >>> import tempfile, os

@@ -1,0 +1,108 @@
+"""A store as bytes in memory: the file with its log put over it, without touching either.
+
+Where a log is damaged there are several ways to read it. The best one that is a whole store, row by row, is used:
+leave out the bad frames (a page is mostly written again by a later one); stop before the first; go without the log.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+from dfo.errors import BadState
+from dfo.files import opened
+from dfo.run.store.connection import connect, here
+from dfo.run.store.verify import check_kind, check_pages, check_rows
+from dfo.run.store.wal import Log, apply, read_log
+
+__all__ = ["best_image", "images", "in_memory", "raw", "readable"]
+
+
+def raw(path: str) -> bytes:
+    """Return the bytes of a file without its log.
+
+    The file is not opened by hand where SQLite has it open in this process: closing it would let go of SQLite's locks.
+    """
+    if here(path):
+        with closing(connect(path, "immutable=1")) as sql:
+            data: bytes = sql.serialize()
+            return data
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        return b"".join(iter(lambda: file.read(min(size, 1 << 26) + 1), b""))
+
+
+def images(data: bytes, log: Log | None) -> Iterator[bytearray]:
+    """Yield the ways to read a file and its log, the best first."""
+    if log is not None and len(log.frames):
+        for frames in (log.frames[log.good], log.frames[: log.whole]):
+            image = bytearray(data)
+            apply(image, frames)
+            yield readable(image)
+            if log.lost == 0:
+                return
+    yield readable(bytearray(data))
+
+
+def readable(image: bytearray) -> bytearray:
+    """Say in the header of an image that it has no log: SQLite reads no others from memory."""
+    if image[18:20] == b"\2\2":
+        image[18:20] = b"\1\1"
+    return image
+
+
+def in_memory(image: bytes | bytearray) -> sqlite3.Connection:
+    """Return a connection to an image.
+
+    Raises:
+        sqlite3.Error: it is no database.
+    """
+    sql = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    try:
+        sql.execute("PRAGMA trusted_schema = OFF")
+        sql.execute("PRAGMA cell_size_check = ON")
+        sql.deserialize(bytes(image))
+    except BaseException:
+        sql.close()
+        raise
+    return sql
+
+
+def best_image(path: str) -> tuple[sqlite3.Connection, bytearray, Log | None]:
+    """Return the best reading of a store that nobody writes: open in memory, as bytes, and its log.
+
+    Raises:
+        BadState: none is a whole store; says why the best is not.
+        OSError: the file cannot be read.
+    """
+    log = read_log(path, witness=not here(path))
+    first: Exception | None = None
+    for image in images(raw(path), log):
+        sql = None
+        try:
+            sql = in_memory(image)
+            whole(sql)
+            return sql, image, log
+        except (BadState, sqlite3.Error, OverflowError, MemoryError) as error:
+            if sql is not None:
+                sql.close()
+            first = first or error
+    assert first is not None
+    raise first if isinstance(first, BadState) else BadState(f"it is no database, or a damaged one ({first})")
+
+
+def whole(sql: sqlite3.Connection) -> tuple[dict[int, int], int]:
+    """Verify a store to its last row; return how many questions it has in each group, and how many answers.
+
+    Raises:
+        BadState: it is not whole.
+        sqlite3.Error: it is no database.
+    """
+    check_kind(sql)
+    check_pages(sql)
+    try:
+        return check_rows(sql)
+    except (TypeError, UnicodeDecodeError) as error:  # a column of a kind that no store has
+        raise BadState(f"a row makes no sense ({error})") from None
