@@ -69,13 +69,14 @@ class Recorded:
         return self._answer(batch, first, memory)
 
     def _answer(self, batch: Batch, first: int, memory: Any) -> tuple[Feedback, Any]:
-        done = self.run.answered_from(first)
-        if done == len(batch):
-            return self.run.answered(first, done)
-        if 0 < done < len(batch):  # a smaller budget ended within this batch
-            told, memory = self.run.answered(first, done)
-            more, memory = self._answer(batch.part(done, len(batch)), first + done, memory)
-            return told.joined(more), memory
+        done = min(self.run.answered_from(first), len(batch))
+        kept = self.run.answered(first, done) if done else None
+        if kept is not None and done == len(batch):
+            return kept
+        if kept is not None and isinstance(kept[0], Values):  # a smaller budget ended within this batch
+            more, memory = self._answer(batch.part(done, len(batch)), first + done, kept[1])
+            assert isinstance(more, Values)
+            return kept[0].joined(more), memory
         try:
             told, memory = self.oracle.evaluate(batch, memory)
         except Halted as halt:
