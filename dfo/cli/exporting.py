@@ -26,11 +26,8 @@ def export_store(store: str, to: str, form: str | None) -> None:
     wanted = "coco" if coco else format_of(to, form)
     if os.path.exists(to) and os.path.exists(store) and os.path.samefile(store, to):
         raise InvalidArgument(f"--to: {to} is the store itself. Name another file.")
-    view = View.open(store)
-    try:
+    with View.open(store) as view:
         count = export_coco(view, Path(to)) if coco else export(view, to, wanted)
-    finally:
-        view.close()
     say(f"{count} evaluations  {to}")
 
 

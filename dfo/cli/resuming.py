@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dfo.bench.posed import problem_of
 from dfo.cli.console import Ended, note, say, signalled
 from dfo.cli.showing import objective_of, resume_command
-from dfo.errors import InvalidArgument, short
+from dfo.errors import DfoError, InvalidArgument, short
 
 if TYPE_CHECKING:
     from dfo.run.result import Result
@@ -54,13 +54,12 @@ def resume(path: str, objective: str | None, wishes: Wishes, as_json: bool) -> N
     """
     from dfo.run.store import View
 
-    view = View.open(path)
-    try:
+    with View.open(path) as view:
         config, free = dict(view.config or {}), dict(view.free or {})
-    finally:
-        view.close()
     if not config:
         raise InvalidArgument(f"{path}: no run was begun in this store yet.")
+    if "objective" not in config:
+        raise InvalidArgument(f"{path}: a program asks and tells this run (dfo.AskTell); start the program again.")
     problem = problem_of(config)
     if problem is not None:
         from dfo.cli.running import resume_problem
@@ -180,15 +179,13 @@ def _interrupted(path: str, config: Mapping[str, Any] | None) -> None:
 
     try:
         view = View.open(path)
-    except Exception:  # there may be nothing yet
+    except DfoError:  # there may be nothing yet
         return
-    try:
+    with view:
         best = view.best
-        kept = f"{view.told} evaluations are kept"
         low = "" if best is None else f", best {best.value:.10g} at evaluation {best.number}"
-        note(f"Interrupted: {kept}{low}. To go on: {resume_command(path, view.config or config or {})}")
-    finally:
-        view.close()
+        command = resume_command(path, view.config or config or {})
+        note(f"Interrupted: {view.told} evaluations are kept{low}. To go on: {command}")
 
 
 def _command(path: str, config: Mapping[str, Any] | None) -> str:

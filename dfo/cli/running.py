@@ -76,11 +76,8 @@ def _kept(
             store=None if store is None else Store(store, accept=wishes.accept),
         )  # fmt: skip
     if store is not None and not hasattr(problem.fun, "gives"):
-        view = View.open(store)
-        try:
+        with View.open(store) as view:
             merits.add((row.x, row.value) for row in view.rows())
-        finally:
-            view.close()
     return result, merits.lowest - (problem.f_opt or 0.0)
 
 

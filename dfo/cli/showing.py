@@ -7,9 +7,9 @@ import math
 import shlex
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dfo.bench.posed import problem_of
@@ -25,6 +25,11 @@ __all__ = ["facts", "follow", "objective_of", "resume_command", "show"]
 POLL = 0.3
 """Seconds between two looks at a run that is followed."""
 
+_CHUNK = 500
+
+_OPEN = ("running", "killed", "interrupted", "open")
+"""States in which a run may be taken up without a new budget."""
+
 EVERY = 10.0
 """Seconds after which a line is printed even if there is nothing new."""
 
@@ -39,12 +44,9 @@ def show(path: str, json: bool, rows: int) -> None:
     """
     from dfo.run.store import View
 
-    with_view = View.open(path)
-    try:
-        content = facts(path, with_view)
-        last = [_evaluation(row) for row in _last(with_view, rows)]
-    finally:
-        with_view.close()
+    with View.open(path) as view:
+        content = facts(path, view)
+        last = [_evaluation(row) for row in _last(view, rows)]
     if json:
         print_json({**content, "rows": last})
         return
@@ -60,7 +62,7 @@ def show(path: str, json: bool, rows: int) -> None:
 def facts(path: str, view: View) -> dict[str, Any]:
     """Return what a store says about its run, as data."""
     config, free = view.config or {}, view.free or {}
-    best, first, last = view.best, next(iter(view.rows()), None), next(iter(_last(view, 1)), None)
+    best, sessions = view.best, view.sessions
     told = [row.told for row in _last(view, 64) if row.told is not None]
     return {
         "store": path,
@@ -72,23 +74,27 @@ def facts(path: str, view: View) -> dict[str, Any]:
         "seed": config.get("seed"),
         "budget": free.get("budget"),
         "state": _state(view),
+        "status": view.status,
+        "message": view.message,
         "writer": view.writer,
         "asked": view.count,
         "told": view.told,
         "failed": view.failed,
         "best": None if best is None else _evaluation(best),
-        "began": None if first is None else first.asked,
-        "last": max(told, default=None if last is None else last.asked),
-        "sessions": [dict(session) for session in view.sessions],
+        "began": sessions[0]["started"] if sessions else None,
+        "last": max(told, default=None),
+        "sessions": sessions,
         "failures": [_evaluation(row) for row in _failures(view, 3)],
         "summary": view.summary,
-        "resume": resume_command(path, config),
+        "resume": resume_command(path, config) if "objective" in config else None,
     }
 
 
 def objective_of(config: Mapping[str, Any]) -> str:
     """Return the name of what was minimised, for people: nothing is imported by it."""
-    content = config.get("objective")
+    if "objective" not in config:
+        return "asked and told by a program (dfo.AskTell)"
+    content = config["objective"]
     if (problem := problem_of(config)) is not None:
         return problem
     name: Any = content
@@ -100,7 +106,7 @@ def objective_of(config: Mapping[str, Any]) -> str:
 
 
 def resume_command(path: str, config: Mapping[str, Any]) -> str:
-    """Return the command that takes a run up."""
+    """Return the command that takes a run up, as a shell reads it."""
     command = ["dfo", "resume", path]
     if problem_of(config) is None:
         command += ["--objective", "FILE.py:FUNCTION"]
@@ -108,13 +114,9 @@ def resume_command(path: str, config: Mapping[str, Any]) -> str:
 
 
 def _state(view: View) -> str:
-    """Return ``running``, ``interrupted``, ``finished`` or ``stopped``: killed, or its machine was."""
-    if view.writer is not None:
-        return "running"
+    """Return one of :data:`_OPEN`, or ``finished``."""
     status = view.status
-    if status in (None, "", "running", "begun"):
-        return "stopped" if view.count else "empty"
-    return status if status == "interrupted" else "finished"
+    return status if status in _OPEN else "finished"
 
 
 def _space(config: Mapping[str, Any]) -> str | None:
@@ -135,9 +137,13 @@ def _last(view: View, count: int) -> list[Row]:
 
 def _failures(view: View, count: int) -> list[Row]:
     """Return the last failed evaluations."""
-    if not view.failed:
-        return []
-    return list(deque((row for row in view.rows() if row.status not in ("ok", "asked")), count))
+    found: list[Row] = []
+    wanted, end = min(count, view.failed), view.count
+    while len(found) < wanted and end > 0:
+        start = max(end - _CHUNK, 0)
+        found = [row for row in islice(view.rows(start), end - start) if row.status not in ("ok", "asked")] + found
+        end = start
+    return found[-count:]
 
 
 def _evaluation(row: Row) -> dict[str, Any]:
@@ -162,7 +168,7 @@ def _lines(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("problem" if content["problem"] else "objective", content["objective"]),
         (
             "method",
-            " = ".join(dict.fromkeys(short(content[k], 120).strip("'\"") for k in ("method", "solver") if content[k])),
+            " = ".join(dict.fromkeys(_cut(str(content[k]), 120) for k in ("method", "solver") if content[k])),
         ),
         ("space", content["space"]),
         ("seed", content["seed"]),
@@ -173,20 +179,24 @@ def _lines(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("time", _time(content)),
         ("sessions", _sessions(content["sessions"])),
         *[("failed", _failure(row)) for row in content["failures"]],
-        ("resume", content["resume"]),
+        ("resume", _resume(content)),
     ]
     return [(name, str(text)) for name, text in lines if text is not None]
+
+
+def _resume(content: Mapping[str, Any]) -> str | None:
+    command = content["resume"]
+    return command if command is None or content["state"] != "finished" else f"{command} --budget MORE"
 
 
 def _state_words(content: Mapping[str, Any]) -> str:
     state, writer = content["state"], content["writer"] or {}
     if state == "running":
         return f"running: process {writer.get('pid')} on {writer.get('host')} since {writer.get('since')}"
-    if state == "stopped":
-        return "stopped: its process was killed, or its machine"
-    summary = content["summary"] or {}
-    status, message = summary.get("status", ""), summary.get("message", "")
-    return f"{state}: {status}".rstrip(": ") + (f" ({message})" if message else "")
+    if state == "killed":
+        return "killed: its process ended without a word"
+    status = "" if content["status"] == state else f": {content['status']}"
+    return f"{state}{status}" + (f" ({content['message']})" if content["message"] else "")
 
 
 def _counts(content: Mapping[str, Any]) -> str:
@@ -204,7 +214,11 @@ def _beside(best: Mapping[str, Any]) -> str:
 
 
 def _failure(row: Mapping[str, Any]) -> str:
-    return f"evaluation {row['number']}: {row['status']}: {short(row['note'] or row['value'], 300).strip(chr(39))}"
+    return f"evaluation {row['number']}: {row['status']}: {_cut(str(row['note'] or row['value']), 300)}"
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _time(content: Mapping[str, Any]) -> str | None:
@@ -245,12 +259,9 @@ def follow(path: str, as_json: bool) -> None:
     page = _Page(as_json)
     try:
         while True:
-            view = View.open(path)
-            try:
+            with View.open(path) as view:
                 running = view.writer is not None  # looked at first: what was told before it ended is seen below
                 page.update(_glance(view, running))
-            finally:
-                view.close()
             if not running:
                 break
             time.sleep(POLL)

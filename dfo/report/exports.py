@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -58,9 +59,8 @@ def export(view: View, to: str | os.PathLike[str], form: str) -> int:
         MissingPackage: Parquet without pyarrow.
         CannotWrite: the file cannot be written.
     """
-    count = view.count
     try:
-        return FORMATS[form](lambda: islice(view.rows(), count), Path(to))
+        return FORMATS[form](_Source(view, view.count, _order(view.config or {})), Path(to))
     except OSError as error:
         raise CannotWrite(f"--to: {short(str(to))} cannot be written: {error.strerror or error}.") from error
 
@@ -80,10 +80,43 @@ def cell(value: object) -> object:
 # ---------------------------------------------------------------------- rows as cells
 
 
-def _cells(row: Row) -> Cells:
+@dataclass(frozen=True)
+class _Source:
+    """The evaluations that an export writes, as often as it needs to go through them."""
+
+    view: View
+    count: int
+    order: Mapping[str, int]
+
+    def rows(self) -> Iterator[Row]:
+        return islice(self.view.rows(), self.count)
+
+    def cells(self) -> Iterator[Cells]:
+        return (_cells(row, self.order) for row in self.rows())
+
+    def kinds(self) -> dict[str, set[type]]:
+        """Return every column that occurs with the types of its values."""
+        kinds: dict[str, set[type]] = {name: set() for name in COLUMNS}
+        for cells in self.cells():
+            for name, value in cells.items():
+                found = kinds.setdefault(name, set())
+                if value is not None:
+                    found.add(str if type(value) is int and value.bit_length() > 63 else type(value))
+        return kinds
+
+
+def _order(config: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the place of each parameter, as the run was begun; a stored point has them sorted."""
+    match config.get("x0"):
+        case {"mapping": dict(names)} | {"class": str(), "fields": {"parameters": {"mapping": dict(names)}}}:
+            return {name: i for i, name in enumerate(names)}
+    return {}
+
+
+def _cells(row: Row, order: Mapping[str, int]) -> Cells:
     """Return a row by column, coordinates spread."""
     cells: Cells = {name: getattr(row, name) for name in COLUMNS}
-    for name, value in _coordinates(row.x):
+    for name, value in sorted(_coordinates(row.x), key=lambda pair: order.get(pair[0], 0)):
         while name in cells:
             name = f"{name}_"
         cells[name] = value
@@ -108,37 +141,25 @@ def _simple(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(_finite(value))
 
 
-def _kinds(rows: Iterable[Row]) -> dict[str, set[type]]:
-    """Return every column that occurs with the types of its values."""
-    kinds: dict[str, set[type]] = {name: set() for name in COLUMNS}
-    for row in rows:
-        for name, value in _cells(row).items():
-            found = kinds.setdefault(name, set())
-            if value is not None:
-                found.add(type(value))
-    return kinds
-
-
 # ---------------------------------------------------------------------- formats
 
 
-def _csv(rows: Callable[[], Iterable[Row]], path: Path) -> int:
-    names = list(_kinds(rows()))
+def _csv(source: _Source, path: Path) -> int:
+    names = list(source.kinds())
     with _replaced(path) as file:
         writer = csv.writer(file)  # RFC 4180: commas, CRLF, quotes doubled
         writer.writerow([cell(name) for name in names])
         done = 0
-        for row in rows():
-            cells = _cells(row)
+        for cells in source.cells():
             writer.writerow([cell(cells.get(name)) for name in names])
             done += 1
     return done
 
 
-def _jsonl(rows: Callable[[], Iterable[Row]], path: Path) -> int:
+def _jsonl(source: _Source, path: Path) -> int:
     with _replaced(path) as file:
         done = 0
-        for row in rows():
+        for row in source.rows():
             content = {name: _finite(getattr(row, name)) for name in COLUMNS}
             file.write(json.dumps({**content, "x": _finite(row.x)}, allow_nan=False) + "\n")
             done += 1
@@ -156,7 +177,7 @@ def _finite(value: Any) -> Any:
     return [_finite(part) for part in value] if isinstance(value, (list, tuple)) else _finite(_listed(value))
 
 
-def _parquet(rows: Callable[[], Iterable[Row]], path: Path) -> int:
+def _parquet(source: _Source, path: Path) -> int:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -164,22 +185,16 @@ def _parquet(rows: Callable[[], Iterable[Row]], path: Path) -> int:
         raise MissingPackage(
             "Parquet needs the package pyarrow. Run: pip install 'dfo-optim[parquet]', or export to CSV."
         ) from None
-    kinds = _kinds(rows())
-    types = {name: _type(name, found, pa) for name, found in kinds.items()}
+    types = {name: _type(name, found, pa) for name, found in source.kinds().items()}
     schema = pa.schema(list(types.items()))
     done = 0
     with _replaced(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
-        for chunk in _chunked(rows()):
+        left = source.cells()
+        while chunk := list(islice(left, _CHUNK)):
             content = {name: [_as(row.get(name), types[name], pa) for row in chunk] for name in types}
             writer.write_table(pa.table(content, schema))
             done += len(chunk)
     return done
-
-
-def _chunked(rows: Iterable[Row]) -> Iterator[list[Cells]]:
-    left = iter(rows)
-    while chunk := [_cells(row) for row in islice(left, _CHUNK)]:
-        yield chunk
 
 
 _FIXED = {"number": "int64", "step": "int64", "value": "float64", "violation": "float64"}
@@ -217,7 +232,7 @@ def _replaced(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
-FORMATS: Mapping[str, Callable[[Callable[[], Iterable[Row]], Path], int]] = {
+FORMATS: Mapping[str, Callable[[_Source, Path], int]] = {
     "csv": _csv,
     "jsonl": _jsonl,
     "parquet": _parquet,
