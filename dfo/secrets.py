@@ -50,9 +50,7 @@ def register(secret: str) -> None:
 
 def scrub(text: str) -> str:
     """Return a text with every known secret masked."""
-    for form in _forms(_known()):
-        text = _without(text, form)
-    return text
+    return _clean(text, _forms(_known()))
 
 
 def scrubbed(value: Any) -> Any:
@@ -61,9 +59,7 @@ def scrubbed(value: Any) -> Any:
 
     def clean(part: Any) -> Any:
         if isinstance(part, str):
-            for form in forms:
-                part = _without(part, form)
-            return part
+            return _clean(part, forms)
         if isinstance(part, Mapping):
             return {clean(name): clean(inner) for name, inner in part.items()}
         return [clean(inner) for inner in part] if isinstance(part, (list, tuple)) else part
@@ -93,8 +89,16 @@ def _forms(known: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted((form for form in found if len(form) >= SHORTEST), key=lambda form: (-len(form), form)))
 
 
+def _clean(text: str, forms: tuple[str, ...]) -> str:
+    for form in forms:
+        text = text.replace(form, MASK)
+    for form in forms:
+        text = _without(text, form)
+    return text
+
+
 def _without(text: str, form: str) -> str:
-    """Mask a spelling, its first half with what else of it follows, and a stump of it at the end."""
+    """Mask what is left of a spelling: its first half with what else of it follows, and a stump of it at the end."""
     head = form[: max(SHORTEST, len(form) // 2)]
     parts, done = [], 0
     while (at := text.find(head, done)) >= 0:
