@@ -22,7 +22,7 @@ Call = Callable[[Any], Any]
 _LOOK = 0.1  # seconds between looks at what no pipe tells: a halt, a process that left its pipe to a child
 _PATIENCE = 1.0  # seconds that an idle worker gets to leave by itself
 _BEGIN = 120.0  # seconds for a worker to start and to load the objective
-_STILLBORN = 3  # workers that may die in a row before one is ready
+_STILLBORN = 3  # workers that may die in a row before one is ready; then those there are do the work
 
 
 class Crew:
@@ -129,10 +129,12 @@ class Crew:
             else:
                 self._brief(process)
         while len(self._team) < min(wanted, self.size):
+            if self._stillborn >= _STILLBORN and self._team:  # fewer will do
+                return
             try:
                 self._add()
             except OSError as error:
-                if self._team:  # fewer will do
+                if self._team:
                     return
                 raise NoWorkers(f"workers: the system starts no process ({error}); are there too many?") from error
 
@@ -184,10 +186,10 @@ class Crew:
         """A process died before it was ready.
 
         Raises:
-            NoWorkers: several in a row did.
+            NoWorkers: several in a row did, and none is left.
         """
         self._stillborn += 1
-        if self._stillborn >= _STILLBORN:
+        if self._stillborn >= _STILLBORN and not any(p.ready for p in self._team):
             raise NoWorkers(
                 f"workers: {self._stillborn} processes in a row ended before they could take work ({how});"
                 " what they said is on stderr. Is there memory for them, and can the objective's module be imported"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from troubles import ENDS, HANGS, Counted, Deadly, Fussy, MyError, Once, raise_, slow, value, with_child
+from troubles import ENDS, HANGS, Alone, Counted, Deadly, Fussy, MyError, Once, raise_, slow, value, with_child
 
 import dfo
 from dfo import errors
@@ -323,6 +323,13 @@ def test_objectives_that_cannot_be_loaded(capfd):
     deadly = Deadly()
     with crew_of(2, deadly) as crew, pytest.raises(errors.NoWorkers, match=r"3 processes in a row .*exit status 7"):
         run(crew, deadly, {0: 0.0})
+
+
+def test_those_there_are_do_the_work(tmp_path):
+    alone = Alone(tmp_path / "mark")
+    with crew_of(2, alone) as crew:
+        assert run(crew, alone, dict.fromkeys(range(60), 0.05)) == dict.fromkeys(range(60), 0.05)
+        assert len(crew.team) == 1
 
 
 def test_without_cloudpickle(monkeypatch):
