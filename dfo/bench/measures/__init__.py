@@ -47,6 +47,7 @@ MEASURES: Mapping[str, str] = {
     "paper-zo-rank-sgd": "dfo.bench.measures.zo_rank_sgd:rank_sgd",
     "paper-zo-sgd": "dfo.bench.measures.zo_sgd:zo_sgd",
     "population": "dfo.bench.measures.population:population",
+    "ray": "dfo.bench.measures.ray_tasks:ray_tasks",
     "workers": "dfo.bench.measures.workers:workers",
 }
 """Name to ``module:function``; each takes seconds to a few minutes."""
