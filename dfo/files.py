@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
-from typing import Any, BinaryIO
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, BinaryIO
 
 from dfo.errors import BadState, short
 
-__all__ = ["content", "opened", "strict_json"]
+__all__ = ["content", "opened", "replacing", "strict_json"]
 
 
 def opened(path: str | os.PathLike[str], write: bool = False) -> BinaryIO:
@@ -51,6 +54,43 @@ def content(path: str | os.PathLike[str], most: int) -> bytes:
         if os.fstat(file.fileno()).st_size > most:
             raise BadState(f"{short(str(path))}: expected at most {most} bytes.")
         return file.read(most)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """Context with a new file that takes the place of ``path`` when all is written: a reader sees the old or the new.
+
+    A link at ``path`` is replaced and not followed.
+
+    Args:
+        path: to write to.
+        mode: ``"w"`` for text in UTF-8, lines as they come; ``"wb"`` for bytes.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written; what was there is there still.
+    """
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    target = os.path.abspath(path)
+    handle, fresh = tempfile.mkstemp(".tmp", ".dfo-", os.path.dirname(target))
+    try:
+        with os.fdopen(handle, mode, **text) as file:
+            yield file
+        os.chmod(fresh, 0o666 & ~_umask())
+        os.replace(fresh, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(fresh)
+        raise
+
+
+def _umask() -> int:
+    """Return the mask of this process for new files, without a moment in which it is another."""
+    with (
+        suppress(OSError, IndexError, ValueError),
+        open("/proc/self/status", encoding="ascii", errors="replace") as file,
+    ):
+        return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
+    return 0o077
 
 
 def strict_json(text: str | bytes) -> Any:

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 from dfo.bench.plan import Cell, Plan
 from dfo.bench.record import Record
 from dfo.errors import BadState, InvalidArgument, short
-from dfo.files import content, opened, strict_json
+from dfo.files import content, opened, replacing, strict_json
 
 __all__ = ["Config", "Store", "read_config", "read_records"]
 
@@ -178,7 +178,8 @@ class Store:
             sessions = (*sessions, here)
         config = Config(plan, sessions)
         table = {"schema": SCHEMA, "plan": plan.to_json(), "sessions": sessions}
-        _replace(self.folder / "config.json", json.dumps(table, indent=1) + "\n")
+        with replacing(self.folder / "config.json") as file:
+            file.write(json.dumps(table, indent=1) + "\n")
         return config
 
     def _mend(self) -> None:
@@ -214,13 +215,6 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new one, never a part."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
 
 
 def _locked(path: Path) -> BinaryIO:

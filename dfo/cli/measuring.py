@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from dfo.errors import unknown
+from dfo.files import replacing
 
 __all__ = ["run_measure"]
 
@@ -30,7 +31,8 @@ def run_measure(name: str, out: str | None, json: bool) -> None:
         record = measure(name)
     text = json_module.dumps(record, indent=1)
     if path is not None:
-        path.write_text(text + "\n", encoding="utf-8")
+        with replacing(path) as file:
+            file.write(text + "\n")
     if json:
         typer.echo(text)
     else:

@@ -10,15 +10,14 @@ import csv
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dfo.errors import CannotWrite, InvalidArgument, MissingPackage, short
+from dfo.files import replacing
 from dfo.report.text import inert
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ def _simple(value: Any) -> Any:
 
 def _csv(source: _Source, path: Path) -> int:
     names = list(source.kinds())
-    with _replaced(path) as file:
+    with replacing(path) as file:
         writer = csv.writer(file)  # RFC 4180: commas, CRLF, quotes doubled
         writer.writerow([cell(name) for name in names])
         done = 0
@@ -157,7 +156,7 @@ def _csv(source: _Source, path: Path) -> int:
 
 
 def _jsonl(source: _Source, path: Path) -> int:
-    with _replaced(path) as file:
+    with replacing(path) as file:
         done = 0
         for row in source.rows():
             content = {name: _finite(getattr(row, name)) for name in COLUMNS}
@@ -188,7 +187,7 @@ def _parquet(source: _Source, path: Path) -> int:
     types = {name: _type(name, found, pa) for name, found in source.kinds().items()}
     schema = pa.schema(list(types.items()))
     done = 0
-    with _replaced(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
+    with replacing(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
         left = source.cells()
         while chunk := list(islice(left, _CHUNK)):
             content = {name: [_as(row.get(name), types[name], pa) for row in chunk] for name in types}
@@ -215,21 +214,6 @@ def _as(value: Any, kind: Any, pa: Any) -> Any:
     if kind == pa.string() and value is not None and not isinstance(value, str):
         return json.dumps(value)
     return value
-
-
-@contextmanager
-def _replaced(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a new file that takes the place of ``path`` when all is written; a link there is not followed."""
-    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    handle, fresh = tempfile.mkstemp(".tmp", ".dfo-", path.parent)
-    try:
-        with os.fdopen(handle, mode, **text) as file:
-            yield file
-        os.replace(fresh, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(fresh)
-        raise
 
 
 FORMATS: Mapping[str, Callable[[_Source, Path], int]] = {

@@ -11,6 +11,7 @@ from dfo.bench.run import load_records
 from dfo.bench.store import read_config
 from dfo.bench.summary import Summary
 from dfo.errors import MissingPackage
+from dfo.files import replacing
 from dfo.report.text import Table
 
 __all__ = ["MissingPackage", "Written", "check_packages", "tables_of", "write_report"]
@@ -73,9 +74,11 @@ def write_report(folder: str | os.PathLike[str]) -> Written:
         pictures["values.png"], data["values.csv"] = png(values_figure(summary)), values_csv(summary)
     html = page(summary, indexed(scores), config)
     for name, picture in pictures.items():
-        (home / name).write_bytes(picture)
+        with replacing(home / name, "wb") as file:
+            file.write(picture)
     for name, text in (*data.items(), ("report.html", html)):
-        (home / name).write_text(text, encoding="utf-8")
+        with replacing(home / name) as file:
+            file.write(text)
     return Written(
         summary, home / "report.html", tuple(home / name for name in pictures), tuple(home / name for name in data)
     )

@@ -191,6 +191,35 @@ def test_follow_ends_at_ctrl_c_and_leaves_the_run_alone(home):
     assert "killed: its process ended without a word" in cli(home, "show", "run.db").stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_on_a_terminal_one_line_is_drawn_in_place(home):
+    import pty
+
+    run = held(home)
+    ours, theirs = pty.openpty()
+    follow = subprocess.Popen(
+        [sys.executable, "-m", "dfo.cli", "show", "run.db", "--follow"], cwd=home, env=environment(),
+        stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    while b"10/120" not in seen:
+        seen += os.read(ours, 1000)
+    (home / "hold").unlink()
+    assert run.wait(60) == 0
+    try:
+        while part := os.read(ours, 1000):
+            seen += part
+    except OSError:  # the other end is closed
+        pass
+    assert follow.wait(30) == 0
+    os.close(ours)
+    frames = seen.decode().replace("\r\n", "").split("\r\x1b[K")
+    assert frames[0] == ""
+    assert frames[-1].startswith("120/120 evaluations")
+    assert seen.count(b"\n") == 1
+
+
 def test_failures_are_shown_with_their_text(home):
     stored(home, failing, on_error="record")
     text = quick(home, "show", "run.db").stdout
@@ -317,6 +346,24 @@ def test_a_signal_ends_a_run_with_its_best_and_the_command_that_goes_on(home, nu
     told = history(home / "odd name.db")[0]
     done = json.loads(cli(home, "resume", "odd name.db", "--budget", str(told + 50), "--json").stdout)
     assert done["nfev"] == told + 50
+
+
+def test_the_same_command_goes_on_and_another_one_is_refused(home):
+    words = ("run", "classic-sphere-d02", "--method", "cma", "--store", "run.db", "--budget")
+    quick(home, *words, "30")
+    assert json.loads(quick(home, *words, "50", "--json").stdout)["nfev"] == 50
+    whole = history(home / "run.db")
+    for further, said in (
+        (("--seed", "1"), "seed"),
+        (("--method", "random"), "method"),
+        (("--workers", "many"), "many"),
+        (("--eval-timeout", "-1"), "eval_timeout"),
+    ):
+        assert said in quick(home, *words, "60", *further, code=2).stderr
+    other = quick(home, "run", "classic-sphere-d03", "--method", "cma", "--store", "run.db", code=2).stderr
+    assert "classic-sphere-d02" in other
+    assert "classic-sphere-d03" in other
+    assert history(home / "run.db") == whole
 
 
 def test_an_objective_that_raises_ends_with_1_and_can_be_mended(home):
@@ -480,7 +527,7 @@ def test_repair_saves_what_is_whole(home):
     assert 0 < found["kept"] <= whole
     assert history(home / "new.db")[0] >= found["kept"]
     quick(home, "show", "new.db")
-    assert quick(home, "repair", "run.db", "--to", "new.db", code=1).stderr  # it exists
+    assert "new.db" in quick(home, "repair", "run.db", "--to", "new.db", code=2).stderr  # it exists
 
 
 # ---------------------------------------------------------------------- hostile strings
@@ -530,6 +577,18 @@ def test_a_name_does_not_leave_the_folder_of_a_measure(home):
     quick(home / "out", "measure", "../../../escaped", "--out", ".", code=2)
     assert sorted(os.listdir(home)) == ["model.py", "out"]
     assert os.listdir(home / "out") == []
+
+
+def test_a_report_is_not_written_through_a_link(home):
+    words = ("bench", "quick", "--methods", "random", "--budget", "20", "--functions", "sphere", "--dims", "2")
+    quick(home, *words, "--workers", "0", "--out", "bench")
+    (home / "victim").write_text("untouched")
+    for name in ("report.html", "ecdf.png", "scores.csv", "config.json"):
+        (home / "bench" / name).unlink(missing_ok=True)
+        (home / "bench" / name).symlink_to(home / "victim") if name != "config.json" else None
+    quick(home, *words, "--workers", "0", "--out", "bench")
+    assert (home / "victim").read_text() == "untouched"
+    assert not (home / "bench" / "report.html").is_symlink()
 
 
 def test_numbers_keep_their_bits_in_cells():
