@@ -85,11 +85,8 @@ def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]
 
 def _umask() -> int:
     """Return the mask of this process for new files, without a moment in which it is another."""
-    with (
-        suppress(OSError, IndexError, ValueError),
-        open("/proc/self/status", encoding="ascii", errors="replace") as file,
-    ):
-        return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
+    with suppress(OSError, IndexError, ValueError), open("/proc/self/status", "rb") as file:
+        return next((int(line.split()[1], 8) for line in file if line.startswith(b"Umask:")), 0o077)
     return 0o077
 
 
