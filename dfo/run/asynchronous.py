@@ -36,7 +36,7 @@ __all__ = ["AsTheyEnd", "lanes_of_workers"]
 LOOK = 0.1
 """Seconds between two looks at whether the run is to end."""
 
-GRACE = 5.0
+GRACE = 3.5
 """Seconds that evaluations under way get when the run is to end."""
 
 

@@ -42,6 +42,9 @@ ALIASES: Mapping[str, str] = {
 }
 """Words of scipy, pycma and their kin, accepted in ``options``."""
 
+GRACE = 3.5
+"""Seconds that evaluations under way get when a run is to end: with all the rest, it ends within five."""
+
 RUN_WORDS = ("budget", "steps", "timeout", "disp")
 """What :data:`ALIASES` may name that belongs to the run and not to the solver."""
 
@@ -216,7 +219,7 @@ def _oracle(
         raise InvalidArgument(f'on_error: expected "raise" or "record", got {short(on_error)}.')
     args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
     function = Function(fun, args, vectorized=vectorized, on_error=on_error, violation=violation)
-    evaluator = evaluator_of(workers, function.call, eval_timeout=eval_timeout, retries=retries or 0)
+    evaluator = evaluator_of(workers, function.call, eval_timeout=eval_timeout, retries=retries or 0, grace=GRACE)
     if vectorized and evaluator is not None:
         raise InvalidArgument("workers: a vectorized objective gets the whole batch; give one or the other.")
     function.evaluator = evaluator
