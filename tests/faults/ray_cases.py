@@ -70,7 +70,7 @@ def history(res):
     return res.nfev, res.fun, res.x.tolist(), res.history.fun.tolist()
 
 
-def run_node_loss(evaluations=500, nodes=3, cluster=None, seconds=0.05):
+def run_node_loss(evaluations=500, nodes=3, cluster=None, seconds=0.05, eval_timeout=None):
     """One of ``nodes`` local nodes is killed at 40 % of a run of CMA-ES; the result is compared with a serial run.
 
     Returns:
@@ -78,7 +78,7 @@ def run_node_loss(evaluations=500, nodes=3, cluster=None, seconds=0.05):
     """
     if cluster is None:
         with cluster_of(nodes) as fresh:
-            return run_node_loss(evaluations, nodes, fresh, seconds)
+            return run_node_loss(evaluations, nodes, fresh, seconds, eval_timeout)
     killed = []
 
     def kill(count):
@@ -90,7 +90,7 @@ def run_node_loss(evaluations=500, nodes=3, cluster=None, seconds=0.05):
     with tempfile.TemporaryDirectory() as folder:
         calls = Path(folder, "calls")
         problem = {"x0": np.zeros(4), "method": "cma", "budget": evaluations, "batch": BATCH, "seed": 3}
-        evaluator = Watched(cluster.address, retries=0)
+        evaluator = Watched(cluster.address, retries=0, eval_timeout=eval_timeout)
         evaluator.during = kill
         began = time.monotonic()
         try:

@@ -87,7 +87,7 @@ def cluster():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with cluster_of(2) as running:
-            assert ray_head.join(running.address)
+            assert ray_head.join(running.address) == "joined"
             yield running
             ray_head.end()
 
@@ -200,6 +200,13 @@ def test_a_cluster_of_others_may_grow(cluster):
     ends = time.monotonic() + 0.5
     with pytest.warns(dfo.errors.DfoWarning, match="unobtainium"):
         assert list(staff(call, {0: 1.0}, lambda: time.monotonic() > ends)) == []
+
+
+@needs_ray
+def test_what_ray_does_not_take(cluster):
+    with pytest.raises(InvalidArgument, match=r"num_gpus.*1\.5"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", dfo.errors.DfoWarning)  # there is no GPU here
+        RayEvaluator(resources={"num_gpus": 1.5})(call, {0: 1.0}, never)
 
 
 @needs_ray

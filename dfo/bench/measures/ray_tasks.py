@@ -35,7 +35,7 @@ def _seconds(run: Callable[[], object], repeats: int) -> float:
 
 def ray_tasks(evaluations: int = 500, repeats: int = 7) -> list[Row]:
     """Time of an evaluation over Ray that does nothing, as a ratio to a bare task of Ray in the same run."""
-    began = ray_head.join("local")
+    took = ray_head.join("local")
     try:
         ray = ray_head.load()
         bare, numbers = ray.remote(_nothing), range(evaluations)
@@ -48,7 +48,7 @@ def ray_tasks(evaluations: int = 500, repeats: int = 7) -> list[Row]:
         ours = _seconds(over(RayEvaluator()), repeats)
         timed = _seconds(over(RayEvaluator(eval_timeout=60.0)), repeats)
     finally:
-        if began:
+        if took != "there":
             ray_head.end()
     return [
         Row("time of an empty evaluation / a bare task of Ray", "<= 2", ours / plain, ours <= 2 * plain, _SOURCE),

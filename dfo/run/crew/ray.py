@@ -41,7 +41,7 @@ class Ray:
             resources that nodes were given names for.
 
     Raises:
-        InvalidType: a resource is no number.
+        InvalidType: the address is no string, or a resource no number.
         InvalidArgument: a resource is negative or not finite.
 
     Example:
@@ -53,6 +53,8 @@ class Ray:
     resources: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.address, (str, type(None))):
+            raise InvalidType(f"address: expected 'host:port' or None, got {short(self.address)}.")
         for name, amount in self.resources.items():
             if isinstance(amount, bool) or not isinstance(amount, (int, float)):
                 raise InvalidType(f"resources: expected a number for {name!r}, got {short(amount)}.")
@@ -150,7 +152,7 @@ class RayEvaluator:
     def start(self, reference: Any, task: _Task) -> None:
         """Hand a task to the cluster."""
         # by default Ray fills a node before it looks at the next one: short evaluations would never leave the first
-        options = {"name": f"evaluation {task.number}", "scheduling_strategy": "SPREAD", **self._request()}
+        options = {"name": f"evaluation {task.number}", "scheduling_strategy": "SPREAD"}
         # the reference travels inside a list: each worker process fetches the objective once, and keeps it
         task.reference = self._remote.options(**options).remote([reference], reference.hex(), task.point)
         task.began = None
@@ -172,21 +174,28 @@ class RayEvaluator:
         self.check(call)
         ray = ray_head.load()
         if self._remote is None:
-            self._ours = ray_head.join(self.address) or self._ours
-            self._capacity()
-            timed = self.eval_timeout is not None
-            streaming = {"num_returns": "streaming"} if timed else {}
-            self._remote = ray.remote(max_retries=0, **streaming)(_timed if timed else _evaluate)
+            took = ray_head.join(self.address)
+            self._ours = self._ours or took != "there"
+            self._capacity(fixed=took == "begun")
+            self._remote = self._task(ray)
         if self._reference is None:
             self._reference, self._body = ray.put((list(sys.path), self._body)), b""
         return self._reference
 
-    def _capacity(self) -> None:
+    def _task(self, ray: Any) -> Any:
+        timed = self.eval_timeout is not None
+        form = {"num_returns": "streaming"} if timed else {}  # two answers: it has begun, and what it came to
+        try:
+            return ray.remote(max_retries=0, **form, **self._request())(_timed if timed else _evaluate)
+        except ValueError as error:  # such as one and a half GPU
+            raise InvalidArgument(f"resources: Ray does not take {self.resources} ({error}).") from error
+
+    def _capacity(self, fixed: bool) -> None:
         """Refuse what no node could ever run; a cluster of others may still grow."""
         if self.slots() > 0:
             return
         text = f"no node of the Ray cluster has {dict(self.resources)}: evaluations would wait for ever"
-        if self._ours and self.address in (None, "local"):
+        if fixed:
             self.close()
             raise InvalidArgument(f"resources: {text}.")
         warnings.warn(f"workers='ray': {text}, unless one joins.", DfoWarning, stacklevel=2)
@@ -202,7 +211,7 @@ class _Batch:
         self.ray, self.errors = ray_head.load(), ray_head.load().exceptions
         self.waiting = deque(_Task(number, point) for number, point in points.items())
         self.flying: dict[Any, _Task] = {}
-        self.window = self._width()
+        self.window, self.looked = self._width(), time.monotonic()
         self.until: float | None = None
 
     def outcomes(self) -> Iterator[tuple[int, Any]]:
@@ -240,6 +249,8 @@ class _Batch:
 
     def _submit(self) -> None:
         now = time.monotonic()
+        if self.waiting and now > self.looked + 5.0:  # nodes may have joined
+            self.window, self.looked = self._width(), now
         for _ in range(len(self.waiting)):
             if len(self.flying) >= self.window:
                 return
@@ -297,7 +308,7 @@ class _Batch:
         if task.lost > LOSSES:
             return (Failed("died", f"lost with {LOSSES} nodes ({text})"),)
         self.crew.lost += 1
-        self.window = max(self._width(), 2)
+        self.window = self._width()
         task.due = time.monotonic() + min(0.1 * 2**task.lost, 5.0)  # until the cluster knows that the node is gone
         self._again(task, text)
         return None

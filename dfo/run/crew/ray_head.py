@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dfo.errors import InvalidArgument, MissingPackage
 
@@ -47,8 +47,8 @@ def load() -> Any:
         ) from None
 
 
-def join(address: str | None) -> bool:
-    """Connect this process to a cluster, unless it is connected; tell whether it was we who did.
+def join(address: str | None) -> Literal["there", "joined", "begun"]:
+    """Connect this process to a cluster, unless it is connected; tell what it took.
 
     Args:
         address: ``host:port`` of a head, ``ray://host:port`` of a client server, ``"auto"`` for a running cluster,
@@ -60,7 +60,7 @@ def join(address: str | None) -> bool:
     """
     ray = load()
     if ray.is_initialized():
-        return False
+        return "there"
     address = _found() or "local" if address is None else address
     _check(address)
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
@@ -73,7 +73,7 @@ def join(address: str | None) -> bool:
             raise MissingPackage(f"workers={address!r}: {error}. Run: pip install 'ray[client]'.") from None
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InvalidArgument(f"workers: no Ray cluster at {address!r} ({_line(error)}).") from error
-    return True
+    return "begun" if address == "local" else "joined"
 
 
 def end() -> None:
@@ -90,8 +90,9 @@ def _line(error: Exception) -> str:
 
 def _found() -> str | None:
     """Return the address of a running cluster: the user's word, or a head that this user began on this machine."""
-    if os.environ.get("RAY_ADDRESS"):
-        return "auto"
+    told = os.environ.get("RAY_ADDRESS")
+    if told:
+        return told if told == "local" else "auto"
     file = Path(os.environ.get("RAY_TMPDIR") or _temporary(), "ray", "ray_current_cluster")
     try:  # a head of somebody else could send us any pickle
         address = file.read_text().strip() if file.stat().st_uid == os.getuid() else ""
