@@ -10,7 +10,7 @@ MEASURES := cma-medians overhead workers bbob population paper-zo-sgd paper-zo-n
     network-steps network-exactness network-in-place network-population network-laws network-coordinates \
     network-offload network-distributed network-language-steps network-language
 
-.PHONY: demo test check docs full format clean
+.PHONY: demo test check docs full faults format clean
 
 demo: $(VENV)/.demo  ## race dfo's solvers and their peers on the 24 COCO functions (minutes)
 	$(BIN)/dfo bench bbob-small --methods cma,zo-sgd,nelder-mead,random,scipy:SLSQP,pycma \
@@ -35,6 +35,9 @@ $(VENV)/.full-%: | $(VENV)/.rivals
 	$(BIN)/dfo measure $* --out docs/benchmarks/$*.json || [ $$? -eq 1 ]  # 1: a figure is not reached, and said so
 	touch $@
 
+faults: $(VENV)/.faults  ## the fault suite in its long form, others beside it (40 minutes); interrupted, it goes on
+	$(BIN)/python tests/faults
+
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -56,6 +59,10 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.check: $(VENV)/.test
 	$(PIP) --editable ".[check]"
+	touch $@
+
+$(VENV)/.faults: $(VENV)/.test
+	$(PIP) optuna
 	touch $@
 
 $(VENV)/.rivals: $(VENV)/.test  # what costs are compared with, and the language model with its sentences

@@ -35,7 +35,7 @@ def ours(kind, tries, folder):
         if code is None:
             return "hang"
         if code != 0:
-            return f"exit code {code}: {said.get('raised')} {said.get('text', '')[:150]}"
+            return f"exit code {code}: {' '.join(child.complaint().split())[-300:]}"
         fails = kind in RAISED or (sticky and kind not in HARMLESS)
         wrong = [
             (said["nfev"] != BUDGET, f"{said['nfev']} evaluations of {BUDGET}"),

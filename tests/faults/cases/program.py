@@ -4,6 +4,7 @@ import importlib
 import json
 import signal
 import sys
+import traceback
 
 
 def main():
@@ -14,6 +15,7 @@ def main():
     try:
         answer = function(**json.loads(sys.argv[2]))
     except Exception as error:
+        traceback.print_exc()
         kinds = [kind.__name__ for kind in type(error).__mro__]
         answer = {"raised": type(error).__name__, "kinds": kinds, "text": str(error)[:2000]}
     print("\n" + json.dumps(answer), flush=True)

@@ -1,6 +1,6 @@
 """Every case, by group."""
 
-from cases import corruption, deaths, determinism, hangs, interrupts, kill, threads
+from cases import corruption, costs, deaths, determinism, disk, hangs, interrupts, kill, threads, writers
 from cases.harness import Outcome
 
 __all__ = ["CASES", "GROUPS", "Outcome", "chosen"]
@@ -10,9 +10,12 @@ GROUPS = {
     "deaths": deaths.CASES,
     "hangs": hangs.CASES,
     "signals": interrupts.CASES,
+    "disk": disk.CASES,
     "corruption": corruption.CASES,
     "determinism": determinism.CASES,
     "threads": threads.CASES,
+    "writers": writers.CASES,
+    "costs": costs.CASES,
 }
 CASES = [case for cases in GROUPS.values() for case in cases]
 
