@@ -16,6 +16,7 @@ from dfo.bench.posed import Merits, posed
 from dfo.bench.recorder import Recorder
 from dfo.bench.targets import TARGETS
 from dfo.cli.resuming import Wishes, conclude, printing, resumable, workers_of
+from dfo.errors import BadState, short
 from dfo.protocols import Problem
 
 __all__ = ["resume_problem", "run_problem"]
@@ -104,14 +105,17 @@ def resume_problem(
 
     from dfo.run.rebuilt import rebuilt
 
-    options = rebuilt("options", config.get("options")) or {}
+    make(name)  # a store may name anything: what is no problem is refused here
+    options, seed = rebuilt("options", config.get("options")) or {}, config.get("seed")
+    if not isinstance(seed, int) or not isinstance(options, Mapping):
+        raise BadState(f"{store}: expected a seed and options, got {short(seed)} and {short(options)}.")
     words = ", ".join(f"{option}={json.dumps(value)}" for option, value in options.items())
     method = f"{rebuilt('method', config.get('method'))}[{words}]"
     budget = wishes.budget or str(free.get("budget"))
     workers = wishes.workers or (str(free["workers"]) if isinstance(free.get("workers"), int) else None)
     limit = free.get("eval_timeout") if isinstance(free.get("eval_timeout"), (int, float)) else None
     wanted = replace(wishes, budget=budget, workers=workers, eval_timeout=wishes.eval_timeout or limit)
-    run_problem(name, method, int(rebuilt("seed", config.get("seed"))), None, store, wanted, as_json)
+    run_problem(name, method, seed, None, store, wanted, as_json)
 
 
 def _writable(path: Path) -> Path:

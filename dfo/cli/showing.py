@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dfo.bench.posed import problem_of
 from dfo.cli.console import print_json, say
 from dfo.errors import DfoError, short
+from dfo.report.exports import finite
 from dfo.report.text import visible
 
 if TYPE_CHECKING:
@@ -120,15 +121,17 @@ def _state(view: View) -> str:
 
 
 def _space(config: Mapping[str, Any]) -> str | None:
-    """Return the space in words, as far as the store describes it."""
+    """Return the space in words, as far as the store describes it; no point is made, however large it claims to be."""
     from dfo.run.rebuilt import rebuilt
-    from dfo.run.validate import space_and_start
 
+    name = "x0" if config.get("bounds") is None else "bounds"
     try:
-        space, _ = space_and_start(rebuilt("x0", config.get("x0")), rebuilt("bounds", config.get("bounds")))
+        found = rebuilt(name, config.get(name))
     except DfoError:
         return None
-    return short(space, 200)
+    if (name == "x0" and isinstance(found, list)) or hasattr(found, "tolist"):
+        return f"{len(found)} free variables"
+    return None if found is None else short(found, 200)
 
 
 def _last(view: View, count: int) -> list[Row]:
@@ -154,7 +157,7 @@ def _evaluation(row: Row) -> dict[str, Any]:
         "value": row.value,
         "violation": row.violation,
         "note": row.note,
-        "x": row.x.tolist() if hasattr(row.x, "tolist") else row.x,
+        "x": finite(row.x),
     }
 
 

@@ -23,7 +23,7 @@ from dfo.report.text import inert
 if TYPE_CHECKING:
     from dfo.run.store import Row, View
 
-__all__ = ["COLUMNS", "FORMATS", "cell", "export", "format_of"]
+__all__ = ["COLUMNS", "FORMATS", "cell", "export", "finite", "format_of"]
 
 COLUMNS = ("number", "step", "status", "value", "violation", "note", "asked", "told")
 """The columns before the coordinates."""
@@ -137,7 +137,7 @@ def _listed(value: Any) -> Any:
 
 def _simple(value: Any) -> Any:
     value = _listed(value)
-    return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(_finite(value))
+    return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(finite(value))
 
 
 # ---------------------------------------------------------------------- formats
@@ -159,21 +159,21 @@ def _jsonl(source: _Source, path: Path) -> int:
     with replacing(path) as file:
         done = 0
         for row in source.rows():
-            content = {name: _finite(getattr(row, name)) for name in COLUMNS}
-            file.write(json.dumps({**content, "x": _finite(row.x)}, allow_nan=False) + "\n")
+            content = {name: finite(getattr(row, name)) for name in COLUMNS}
+            file.write(json.dumps({**content, "x": finite(row.x)}, allow_nan=False) + "\n")
             done += 1
     return done
 
 
-def _finite(value: Any) -> Any:
-    """Return a value as strict JSON has it; numbers that it lacks become null."""
+def finite(value: Any) -> Any:
+    """Return data, points included, as strict JSON has it; numbers that it lacks become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(name): _finite(part) for name, part in value.items()}
+        return {str(name): finite(part) for name, part in value.items()}
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    return [_finite(part) for part in value] if isinstance(value, (list, tuple)) else _finite(_listed(value))
+    return [finite(part) for part in value] if isinstance(value, (list, tuple)) else finite(_listed(value))
 
 
 def _parquet(source: _Source, path: Path) -> int:

@@ -21,7 +21,7 @@ import dfo
 from dfo.cli.app import app
 from dfo.errors import CannotWrite, InvalidArgument
 from dfo.report.exports import COLUMNS, cell, export, format_of
-from dfo.run.store import Store, View
+from dfo.run.store import Run, Store, View
 
 MODEL = """
 import os, time
@@ -570,6 +570,29 @@ def test_no_control_character_reaches_the_terminal(home):
             assert not raw, (done.args, raw)
     assert "owned" in outputs[0].stdout  # shown, spelled out
     assert r"\x1b]0;" in outputs[0].stdout
+
+
+POSED = {"object": "dfo.bench.posed:PosedFunction", "holds": {"problem": "../../etc/passwd"}}
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [({"objective": POSED}, 2), ({"objective": POSED | {"holds": {"problem": "os:system"}}}, 2),
+     ({"objective": {"function": "os:system"}, "x0": {"class": "subprocess:Popen", "fields": {"args": "id"}}}, 2),
+     ({"objective": None, "x0": {"class": "dfo.spaces:Free", "fields": {"dim": "x"}}}, 1),
+     ({"objective": [], "x0": {"class": "dfo.sets.balls:Simplex", "fields": {"dim": 10**15, "radius": 1.0}},
+       "method": {"class": "os:x", "fields": {}}}, 2),
+     ({"objective": {}, "method": [1], "seed": {}, "x0": "text", "bounds": 3}, 1), ({"objective": 1}, 2)],
+    ids=str,
+)  # fmt: skip
+def test_what_a_store_says_is_data(home, config, code):
+    with Run.open(Store(home / "run.db")) as run:
+        run.begin(config, {"budget": [], "workers": {}, "timeout": "x"})
+    quick(home, "show", "run.db")
+    quick(home, "show", "run.db", "--json")
+    words = () if "holds" in str(config) else ("--objective", "builtins:print")
+    done = quick(home, "resume", "run.db", *words, code=code)
+    assert done.stderr.startswith("Error: ")
 
 
 def test_a_name_does_not_leave_the_folder_of_a_measure(home):
