@@ -10,6 +10,7 @@ MODULES = sorted(path for room in ("dfo", "problems", "examples") for path in (R
 
 ALLOWED = {
     ("dfo/run/crew/wire.py", "code"): "the pipe between a parent and the workers it started is the one place of pickle",
+    ("dfo/run/store/", "sql"): "names of the project's own tables and columns; values go in as parameters",
     ("dfo/run/manners.py", "random"): "lends the global generators to peers that draw from them, and puts them back",
     ("dfo/testing/solver_state.py", "random"): "seeds the global generators to prove that solvers do not look at them",
     ("dfo/nn/common.py", "random"): "reads torch's generator to tell whether a model drew from it, and puts it back",

@@ -8,7 +8,6 @@ the answers to earlier batches alone.
 
 from __future__ import annotations
 
-import json
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from dfo.batch import Items
 from dfo.errors import BadState, CannotWrite, InvalidArgument, InvalidType, RunMismatch, short
+from dfo.files import strict_json
 from dfo.oracles.outcomes import Answer, Failed
 from dfo.oracles.values import number as number_of
 from dfo.random import RNG_VERSION
@@ -147,7 +147,7 @@ class _Told:
         self.opt, self.turn, self._at = opt, 0, 0
         self.answers = sorted(view.table("answers"), key=lambda row: int(row[1]))
         self.events = [
-            (after, kind, json.loads(content))
+            (after, kind, strict_json(content))
             for _, _, after, kind, content in view.table("events")
             if kind in (OBSERVED, ORDER)
         ]

@@ -19,6 +19,9 @@ from dfo.run.store.wal import Log, apply, read_log
 
 __all__ = ["best_image", "images", "in_memory", "raw", "readable"]
 
+ZEROS = 1 << 28
+"""Bytes of a file above which one that begins with zeros is not read to its end: it may have holes."""
+
 
 def raw(path: str) -> bytes:
     """Return the bytes of a file without its log.
@@ -31,6 +34,9 @@ def raw(path: str) -> bytes:
             return data
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
+        if size > ZEROS and not file.read(1 << 20).strip(b"\0"):
+            raise BadState("it holds nothing but zeros")
+        file.seek(0)
         return b"".join(iter(lambda: file.read(min(size, 1 << 26) + 1), b""))
 
 

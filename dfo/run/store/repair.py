@@ -86,8 +86,8 @@ def repair(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> Salvage:
     try:
         try:
             found = _read(source)
-        except (OSError, BadState) as error:
-            raise damaged(source, error) from None
+        except (OSError, BadState, MemoryError) as error:
+            raise damaged(source, str(error) or "it is larger than the memory of this machine") from None
     finally:
         if lock is not None:
             lock.release()

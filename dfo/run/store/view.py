@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import stat
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from dfo.errors import BadState, DamagedStore, InvalidArgument, StoreWarning
+from dfo.files import strict_json
 from dfo.run.store.book import entry_in
 from dfo.run.store.connection import connect, count_here, damaged
 from dfo.run.store.images import best_image
@@ -114,14 +114,14 @@ class View:
         """The processes that wrote: ``started``, ``pid``, ``host``, ``command``, ``versions``, ``python``."""
         names = ("started", "pid", "host", "command", "versions", "python")
         found = [dict(zip(names, row[1:], strict=True)) for row in self.table("sessions")]
-        return [s | {"command": json.loads(s["command"]), "versions": json.loads(s["versions"])} for s in found]
+        return [s | {"command": strict_json(s["command"]), "versions": strict_json(s["versions"])} for s in found]
 
     @property
     def events(self) -> list[dict[str, Any]]:
         """What happened: ``at``, ``after`` (number of the next question then), ``kind``, ``content``."""
         names = ("at", "after", "kind", "content")
         found = [dict(zip(names, row[1:], strict=True)) for row in self.table("events")]
-        return [event | {"content": json.loads(event["content"])} for event in found]
+        return [event | {"content": strict_json(event["content"])} for event in found]
 
     # ------------------------------------------------------------------ evaluations
 
@@ -229,6 +229,8 @@ def _opened(path: str) -> tuple[sqlite3.Connection, bool]:
             if holder(path) is not None:
                 return _live(path), True
             return _snapshot(path), False
+        except MemoryError:
+            raise damaged(path, "it is larger than the memory of this machine") from None
         except (BadState, sqlite3.Error, OSError) as error:
             first = first or error
             if holder(path) is None and attempt:
