@@ -203,10 +203,15 @@ def test_a_cluster_of_others_may_grow(cluster):
 
 
 @needs_ray
+@pytest.mark.filterwarnings("ignore::dfo.errors.DfoWarning")  # there is no GPU here
 def test_what_ray_does_not_take(cluster):
-    with pytest.raises(InvalidArgument, match=r"num_gpus.*1\.5"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", dfo.errors.DfoWarning)  # there is no GPU here
-        RayEvaluator(resources={"num_gpus": 1.5})(call, {0: 1.0}, never)
+    with pytest.raises(InvalidArgument, match=r"num_gpus.*1\.5"):
+        list(RayEvaluator(resources={"num_gpus": 1.5})(call, {0: 1.0}, never))
+
+
+def test_a_client_takes_no_time_limit():
+    with pytest.raises(InvalidArgument, match="eval_timeout=3"):
+        RayEvaluator("ray://head:10001", eval_timeout=3.0)
 
 
 @needs_ray

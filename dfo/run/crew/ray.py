@@ -87,6 +87,9 @@ class RayEvaluator:
         retries: how often an evaluation is tried again whose worker process died.
         grace: seconds that evaluations under way may go on once the run is to end.
 
+    Raises:
+        InvalidArgument: a time limit for a ``ray://`` address.
+
     Example:
         >>> RayEvaluator(resources={"num_cpus": 1}, eval_timeout=60.0).lost
         0
@@ -103,6 +106,11 @@ class RayEvaluator:
     ) -> None:
         wanted = Ray(address, dict(resources or {}))
         self.address, self.resources = wanted.address, {"num_cpus": 1, **wanted.resources}
+        if eval_timeout is not None and (address or "").startswith("ray://"):
+            raise InvalidArgument(
+                f"eval_timeout={eval_timeout:g}: through a Ray client nobody hears when an evaluation begins; run on a"
+                " node of the cluster with workers='ray:auto', or let the objective watch its time."
+            )
         self.eval_timeout, self.retries, self.grace = eval_timeout, retries, grace
         self.died, self.lost = 0, 0
         """Evaluations made again because a worker died, and because a node died."""
@@ -150,11 +158,17 @@ class RayEvaluator:
             ray_head.end()
 
     def start(self, reference: Any, task: _Task) -> None:
-        """Hand a task to the cluster."""
+        """Hand a task to the cluster.
+
+        Raises:
+            InvalidArgument: Ray does not take these resources.
+        """
         # by default Ray fills a node before it looks at the next one: short evaluations would never leave the first
-        options = {"name": f"evaluation {task.number}", "scheduling_strategy": "SPREAD"}
-        # the reference travels inside a list: each worker process fetches the objective once, and keeps it
-        task.reference = self._remote.options(**options).remote([reference], reference.hex(), task.point)
+        options = {"name": f"evaluation {task.number}", "scheduling_strategy": "SPREAD", **self._request()}
+        try:  # the reference travels inside a list: each worker process fetches the objective once, and keeps it
+            task.reference = self._remote.options(**options).remote([reference], reference.hex(), task.point)
+        except ValueError as error:  # such as one and a half GPU
+            raise InvalidArgument(f"resources: Ray does not take {self.resources} ({error}).") from error
         task.began = None
 
     def slots(self) -> int:
@@ -177,18 +191,12 @@ class RayEvaluator:
             took = ray_head.join(self.address)
             self._ours = self._ours or took != "there"
             self._capacity(fixed=took == "begun")
-            self._remote = self._task(ray)
+            timed = self.eval_timeout is not None
+            form = {"num_returns": "streaming"} if timed else {}  # two answers: it has begun, and what it came to
+            self._remote = ray.remote(max_retries=0, **form)(_timed if timed else _evaluate)
         if self._reference is None:
             self._reference, self._body = ray.put((list(sys.path), self._body)), b""
         return self._reference
-
-    def _task(self, ray: Any) -> Any:
-        timed = self.eval_timeout is not None
-        form = {"num_returns": "streaming"} if timed else {}  # two answers: it has begun, and what it came to
-        try:
-            return ray.remote(max_retries=0, **form, **self._request())(_timed if timed else _evaluate)
-        except ValueError as error:  # such as one and a half GPU
-            raise InvalidArgument(f"resources: Ray does not take {self.resources} ({error}).") from error
 
     def _capacity(self, fixed: bool) -> None:
         """Refuse what no node could ever run; a cluster of others may still grow."""
