@@ -1,4 +1,4 @@
-"""One of three Ray nodes is killed while evaluations are under way on it."""
+"""One of three Ray nodes is killed while evaluations are under way on it; ``test_ray.py`` has the short form."""
 
 import sys
 from pathlib import Path

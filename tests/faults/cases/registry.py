@@ -1,6 +1,6 @@
 """Every case, by group."""
 
-from cases import corruption, costs, deaths, determinism, disk, hangs, interrupts, kill, threads, writers
+from cases import corruption, costs, deaths, determinism, disk, hangs, interrupts, kill, nodes, threads, writers
 from cases.harness import Outcome
 
 __all__ = ["CASES", "GROUPS", "Outcome", "chosen"]
@@ -12,6 +12,7 @@ GROUPS = {
     "signals": interrupts.CASES,
     "disk": disk.CASES,
     "corruption": corruption.CASES,
+    "nodes": nodes.CASES,
     "determinism": determinism.CASES,
     "threads": threads.CASES,
     "writers": writers.CASES,
