@@ -97,7 +97,8 @@ def _resume_function(
             **{name: arguments[name] for name in _PLAIN},
             budget=budget, store=Store(path, accept=accept),
             workers=workers_of(wishes.workers) if wishes.workers else _number(free.get("workers")),
-            timeout=_number(free.get("timeout")), retries=_number(free.get("retries")) or 0,
+            timeout=_number(free.get("timeout")), stop=_stop(free.get("stop")),
+            retries=_number(free.get("retries")) or 0,
             eval_timeout=wishes.eval_timeout or _number(free.get("eval_timeout")),
         )  # fmt: skip
     conclude(result, f"{result!r}", result.to_json(), path, config, as_json)
@@ -107,6 +108,17 @@ def _dim(arguments: Mapping[str, Any]) -> int:
     from dfo.run.validate import space_and_start
 
     return int(space_and_start(arguments["x0"], arguments["bounds"])[0].dim)
+
+
+def _stop(stored: Any) -> Any:
+    """Return the stop of the run where it is one of dfo's; a function of the user's stays with the user's program."""
+    from dfo.run.rebuilt import rebuilt
+
+    try:
+        return rebuilt("stop", stored)
+    except InvalidArgument:
+        note("The run had a stop of its own making; it goes on without.")
+        return None
 
 
 def _number(value: Any) -> Any:

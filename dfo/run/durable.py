@@ -97,10 +97,13 @@ def begin(run: Run, arguments: Arguments, setup: Setup, free: Mapping[str, Any])
     if not run.fresh:
         config["objective"] = _told_apart(arguments.objective, run.config or {}, config["objective"])
     granted = setup.granted if run.fresh else (run.free or {}).get("granted")
-    plain = {
-        name: value if isinstance(value, (int, float, str)) else value and short(value) for name, value in free.items()
-    }
+    plain = {name: short(value) if name == "workers" and not _is_plain(value) else identity(value)
+             for name, value in free.items()}  # fmt: skip
     run.begin(config, {"granted": granted, "budget": setup.budget, **plain})
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (int, str))
 
 
 def _told_apart(objective: Any, config: Mapping[str, Any], now: Any) -> Any:

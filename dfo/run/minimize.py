@@ -115,7 +115,10 @@ def minimize(
     """
     arguments = Arguments(fun, x0, args, method, bounds, constraints, tol, options, seed, batch, noise, vectorized,
                           on_error, known)  # fmt: skip
-    free = {"timeout": timeout, "workers": workers, "eval_timeout": eval_timeout, "retries": retries}
+    free = {
+        "timeout": timeout, "workers": workers, "eval_timeout": eval_timeout, "retries": retries, "stop": stop,
+        "asynchronous": asynchronous,
+    }  # fmt: skip
     with opened(store) as kept:
         first = ... if kept is None else (kept.free or {}).get("granted", ...)
         setup = resolve(

@@ -23,7 +23,10 @@ __all__ = ["rebuilt"]
 DEPTH = 64
 """Most levels of a stored argument."""
 
-_ROOMS = ("dfo.spaces", "dfo.sets", "dfo.solvers", "dfo.components", "dfo.distributions", "dfo.directions")
+_ROOMS = (
+    "dfo.spaces", "dfo.sets", "dfo.solvers", "dfo.components", "dfo.distributions", "dfo.directions",
+    "dfo.run.stopping",
+)  # fmt: skip
 _SCIPY = {"Bounds": ("lb", "ub", "keep_feasible"), "LinearConstraint": ("A", "lb", "ub", "keep_feasible")}
 
 
