@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -198,7 +199,15 @@ def _writer(array: Array) -> tuple[str, Any]:
         except ImportError:
             pass
         else:
-            return ".safetensors", lambda path, value: save_file({"array": np.ascontiguousarray(value)}, path)
+
+            def write(path: str, value: Array) -> None:
+                try:
+                    save_file({"array": np.ascontiguousarray(value)}, path)
+                except Exception as error:  # it has errors of its own, which say the system's number
+                    number = re.search(r"os error (\d+)", str(error))
+                    raise OSError(int(number[1]) if number else errno.EIO, str(error), path) from error
+
+            return ".safetensors", write
     return ".npz", save
 
 

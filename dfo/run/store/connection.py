@@ -14,6 +14,7 @@ from typing import Any
 
 from dfo.errors import CannotWrite, DamagedStore
 from dfo.run.store.location import uri
+from dfo.run.store.schema import VERSION
 
 __all__ = ["Connection", "cannot_write", "connect", "count_here", "damaged", "here"]
 
@@ -131,20 +132,28 @@ class Connection:
         self.path, self.pid, self.guard = path, os.getpid(), threading.RLock()
         try:
             self.sql = connect(path, "mode=rw")
-            self.sql.execute("PRAGMA secure_delete = OFF")
-            self.sql.execute("PRAGMA mmap_size = 0")
-            self.sql.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-            self.sql.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
-            mode = self.sql.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-            self.sql.execute("BEGIN IMMEDIATE")
-            self.sql.execute("PRAGMA user_version = 1")  # makes the log, so that a full disk is noticed now
-            self.sql.execute("COMMIT")
         except sqlite3.Error as error:
             raise cannot_write(error, path) from error
+        try:
+            self._set_up(fsync)
+            self._files, self._seen = self._identities(), time.monotonic()
+        except (sqlite3.Error, OSError) as error:
+            self.sql.close()
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
+                raise damaged(path, "its header says that it must not be written") from error
+            raise cannot_write(error, path) from error
         count_here(path, 1)
-        if mode != "wal":
-            raise CannotWrite(errno.ENOTSUP, "store: this file system holds no write-ahead log", path)
-        self._files, self._seen = self._identities(), time.monotonic()
+
+    def _set_up(self, fsync: bool) -> None:
+        self.sql.execute("PRAGMA secure_delete = OFF")
+        self.sql.execute("PRAGMA mmap_size = 0")
+        self.sql.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        self.sql.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
+        if self.sql.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise CannotWrite(errno.ENOTSUP, "store: this file system holds no write-ahead log", self.path)
+        self.sql.execute("BEGIN IMMEDIATE")
+        self.sql.execute(f"PRAGMA user_version = {VERSION}")  # makes the log: a full disk is noticed now
+        self.sql.execute("COMMIT")
 
     def _identities(self) -> tuple[tuple[int, int], ...]:
         stats = (os.stat(self.path), os.stat(self.path + "-wal"))

@@ -40,16 +40,20 @@ def raw(path: str) -> bytes:
         return b"".join(iter(lambda: file.read(min(size, 1 << 26) + 1), b""))
 
 
-def images(data: bytes, log: Log | None) -> Iterator[bytearray]:
-    """Yield the ways to read a file and its log, the best first."""
-    if log is not None and len(log.frames):
-        for frames in (log.frames[log.good], log.frames[: log.whole]):
-            image = bytearray(data)
-            apply(image, frames)
-            yield readable(image)
-            if log.lost == 0:
-                return
-    yield readable(bytearray(data))
+def images(data: bytes, log: Log | None) -> Iterator[tuple[bytearray, int]]:
+    """Yield the ways to read a file and its log, the best first, and how many frames each leaves out."""
+    if log is None:
+        yield readable(bytearray(data)), 0
+        return
+    n, after = len(log.frames), len(log.frames) - log.whole
+    missing = max(log.lost - after, 0)
+    ways = [(log.frames[log.good], n - int(log.good.sum()) + missing), (log.frames[: log.whole], log.lost)]
+    for frames, left_out in ways if log.lost else ways[1:]:
+        image = bytearray(data)
+        apply(image, frames)
+        yield readable(image), left_out
+    if log.lost:
+        yield readable(bytearray(data)), n + missing
 
 
 def readable(image: bytearray) -> bytearray:
@@ -76,8 +80,10 @@ def in_memory(image: bytes | bytearray) -> sqlite3.Connection:
     return sql
 
 
-def best_image(path: str) -> tuple[sqlite3.Connection, bytearray, Log | None]:
-    """Return the best reading of a store that nobody writes: open in memory, as bytes, and its log.
+def best_image(path: str) -> tuple[sqlite3.Connection, bytearray, int | None]:
+    """Return the best reading of a store that nobody writes: open in memory, and as bytes.
+
+    With them comes how many frames of a damaged log it leaves out; None where the log is whole.
 
     Raises:
         BadState: none is a whole store; says why the best is not.
@@ -85,12 +91,12 @@ def best_image(path: str) -> tuple[sqlite3.Connection, bytearray, Log | None]:
     """
     log = read_log(path, witness=not here(path))
     first: Exception | None = None
-    for image in images(raw(path), log):
+    for image, left_out in images(raw(path), log):
         sql = None
         try:
             sql = in_memory(image)
             whole(sql)
-            return sql, image, log
+            return sql, image, left_out if log is not None and log.lost else None
         except (BadState, sqlite3.Error, OverflowError, MemoryError) as error:
             if sql is not None:
                 sql.close()

@@ -16,7 +16,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from dfo.errors import CannotWrite, RunLocked
+from dfo.errors import RunLocked
+from dfo.run.store.connection import cannot_write
 
 __all__ = ["Lock", "holder"]
 
@@ -47,7 +48,7 @@ class Lock:
             self._say()
         except OSError as error:
             self.release()
-            raise CannotWrite(error.errno, f"store: cannot be locked ({error.strerror})", self.path) from error
+            raise cannot_write(error, self.path) from error
         except BaseException:
             self._drop()
             raise
@@ -67,6 +68,8 @@ class Lock:
                 if error.errno not in _UNSUPPORTED:
                     raise
                 self._drop()
+                with suppress(OSError):
+                    os.unlink(self.path)
                 return self._claimed()
             time.sleep(_PAUSE if attempt + 1 < _TRIES else 0.0)
         return False

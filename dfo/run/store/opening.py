@@ -13,9 +13,11 @@ from dfo.run.store.connection import cannot_write, connect, damaged, here
 from dfo.run.store.images import best_image, whole
 from dfo.run.store.location import make_private, plain_file, sync_folder
 from dfo.run.store.schema import APPLICATION, PAGE, TABLES, VERSION
-from dfo.run.store.wal import Log, read_log
+from dfo.run.store.wal import read_log
 
 __all__ = ["create", "empty", "publish", "verify"]
+
+_BROKEN = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 
 
 def create(path: str) -> None:
@@ -109,7 +111,9 @@ def verify(path: str) -> tuple[dict[int, int], int]:
     except BadState as error:
         raise damaged(path, error) from None
     except sqlite3.OperationalError as error:
-        raise (damaged(path, error) if "malformed" in str(error) else cannot_write(error, path)) from error
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # none: text that is no UTF-8
+        broken = code & 0xFF in _BROKEN
+        raise (damaged(path, error) if broken else cannot_write(error, path)) from error
     except (sqlite3.Error, OverflowError) as error:
         raise damaged(path, f"it is no database, or a damaged one ({error})") from error
 
@@ -117,7 +121,7 @@ def verify(path: str) -> tuple[dict[int, int], int]:
 def _mend(path: str) -> None:
     """Put a damaged log aside and what it is good for into the file."""
     try:
-        sql, image, log = best_image(path)
+        sql, image, left_out = best_image(path)
     except BadState as error:
         raise damaged(path, f"its log (-wal) is damaged, and {error}") from None
     asked, told = (sql.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("questions", "answers"))
@@ -128,16 +132,11 @@ def _mend(path: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(path + end)
     warnings.warn(
-        f"{path}: {_count(log)} of its log were torn or damaged, and are left out; {asked} questions and {told} answers"
+        f"{path}: of its log, {left_out} frames are torn or damaged and left out; {asked} questions and {told} answers"
         f" are whole. The run goes on from there; the log lies in {aside}.",
         StoreWarning,
         stacklevel=4,
     )
-
-
-def _count(log: Log | None) -> str:
-    n = log.lost if log is not None else 0
-    return f"{n} frame{'s' if n != 1 else ''}"
 
 
 def _aside(path: str) -> str:

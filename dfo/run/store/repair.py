@@ -55,7 +55,6 @@ class _Found:
 
     rows: Rows = field(default_factory=lambda: {table: {} for table in _COLUMNS})
     where: str = ""
-    lost: int = 0
 
     def add(self, table: str, row: tuple[Any, ...]) -> None:
         self.rows[table][row[0]] = row
@@ -93,9 +92,7 @@ def repair(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> Salvage:
             lock.release()
     if not found.rows["run"] and not found.rows["questions"]:
         raise damaged(source, f"nothing of a store is in it ({found.where or 'no rows'})")
-    known = len(found.rows["questions"]), len(found.rows["answers"])
     kept, lost = _pruned(found.rows)
-    lost += found.lost if known == (len(found.rows["questions"]), len(found.rows["answers"])) and not lost else 0
     salvage = Salvage(kept, lost, found.where)
     _write(found.rows, target, salvage)
     _copy_blobs(found.rows, source, target)
@@ -116,7 +113,7 @@ def _read(path: str) -> _Found:
     """Return every whole row, by SQL where the file is whole, else page by page."""
     found = _Found()
     try:
-        sql, _, log = best_image(path)
+        sql, _, left_out = best_image(path)
     except BadState as error:
         found.where = str(error)
         _carve(path, found)
@@ -125,8 +122,8 @@ def _read(path: str) -> _Found:
         for table in _COLUMNS:
             for row in _tolerant(sql, table):
                 found.add(table, row)
-    if log is not None and log.lost:
-        found.where, found.lost = f"the log (-wal): {log.lost} frames", log.lost
+    if left_out is not None:
+        found.where = f"the log (-wal): {left_out} frames"
         _carve(path, found, only_new=True)
     return found
 

@@ -162,6 +162,8 @@ class View:
             start = found[0][0] if found else 2**63 - 1
         while chunk := self._rows(start, _CHUNK):
             yield from chunk
+            if len(chunk) < _CHUNK:  # what is asked from here on has answers that are newer than these rows
+                return
             start = chunk[-1].number + 1
 
     def _rows(self, start: int, limit: int) -> list[Row]:
@@ -250,10 +252,10 @@ def _live(path: str) -> sqlite3.Connection:
 
 
 def _snapshot(path: str) -> sqlite3.Connection:
-    sql, _, log = best_image(path)
-    if log is not None and log.lost and holder(path) is None:
+    sql, _, left_out = best_image(path)
+    if left_out is not None and holder(path) is None:
         warnings.warn(
-            f"{path}: {log.lost} frames of its log are torn or damaged, and are left out of what is shown.",
+            f"{path}: of its log, {left_out} frames are torn or damaged and left out of what is shown.",
             StoreWarning,
             stacklevel=4,
         )
