@@ -2,6 +2,7 @@
 
 This is the one module with pickle. Its bytes go through a pair of sockets that only this process and the worker it
 started hold, never through a file, a network or another user's hands; and a worker runs the caller's code anyway.
+(Executors and Ray, which the caller chooses, have a way of their own for these objects, and it is pickle as well.)
 Objects that are found by name travel by name; functions and classes of ``__main__``, lambdas and closures travel by
 value through cloudpickle where it is installed.
 """

@@ -15,6 +15,7 @@ TITLES = {
     "signals": "SIGINT and SIGTERM",
     "disk": "Disks that are full, read-only or gone",
     "corruption": "Damaged stores",
+    "nodes": "Ray nodes killed while they evaluate",
     "determinism": "One history on every setting",
     "threads": "One object, eight threads",
     "writers": "Several processes at one store",
