@@ -89,16 +89,17 @@ def read_along(path, until):
     """Read a store again and again until it holds as many answers; rows once told never change."""
     from dfo.run.store import View
 
-    seen, looks, slowest, growing = [], 0, 0.0, True
+    seen, looks, slowest, changed = {}, 0, 0.0, ""
     while len(seen) < until:
         started = time.monotonic()
         with View.open(path) as view:
-            rows = [(r.number, str(r.x), r.value) for r in view.rows() if r.told is not None]
+            rows = {r.number: (str(r.x), r.value) for r in view.rows() if r.told is not None}
         slowest, looks = max(slowest, time.monotonic() - started), looks + 1
-        growing = growing and rows[: len(seen)] == seen
+        if gone := [number for number in seen if rows.get(number) != seen[number]]:
+            changed = f"row {gone[0]} of {len(seen)} at look {looks}"
         seen = rows
         time.sleep(0.005)
-    return {"looks": looks, "slowest": slowest, "growing": growing}
+    return {"looks": looks, "slowest": slowest, "changed": changed}
 
 
 # ---------------------------------------------------------------------- costs
