@@ -1,5 +1,6 @@
 """Stores with flipped bits, cut ends and zeroed blocks."""
 
+import json
 import random
 import re
 from collections import Counter
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from cases.black_box import count_begun
 from cases.damage import PAGE
-from cases.harness import Case, Child, Outcome, until
+from cases.harness import JOBS, Case, Child, Outcome, beside, until
 
 PROMISE = (
     "what is read is the truth or its beginning, or a typed error says why not; no crash, no hang; "
@@ -18,10 +19,10 @@ EVALUATIONS = 300
 FRAME = PAGE + 24
 
 
-def closed(folder):
+def closed(folder, evaluations=EVALUATIONS):
     """Return a store whose run has ended: one plain file."""
     path = folder / "closed.db"
-    child = Child("ours:minimize", folder, store=str(path), budget=EVALUATIONS, box={"seconds": 0})
+    child = Child("ours:minimize", folder, store=str(path), budget=evaluations, box={"seconds": 0})
     if child.end() != 0:
         raise RuntimeError(child.complaint()[-300:])
     return path
@@ -40,9 +41,10 @@ def torn(folder):
 def ours(source, damages, tries, folder):
     path = source(folder)
     chosen = damages(path, tries)
-    words = tried(path, folder, chosen)
+    parts = beside(lambda part: tried(path, folder / f"part {part}", chosen[part::JOBS]), JOBS)
+    words = [word for part in parts for word in part]
     bad = [word for word in words if re.search(r"wrong|miscounted|only|crash", word)]
-    first = Counter(re.sub(r"saved.*", "", word).strip() or "nothing read" for word in words)
+    first = Counter(re.sub(r"saved.*", "", word).strip() for word in words)
     text = ", ".join(f"{n:,} {NAMES.get(word, word)}" for word, n in first.most_common(6))
     saved = [int(found[1]) for word in words if (found := re.search(r"saved-(\d+)$", word))]
     if saved:
@@ -54,6 +56,8 @@ def ours(source, damages, tries, folder):
 
 NAMES = {
     "whole whole": "unharmed",
+    "whole+said whole+said": "read whole, with a warning",
+    "fewer+said fewer+said": "read to the damage, with a warning",
     "refused refused": "refused",
     "fewer fewer": "read to the damage",
     "fewer fewer+said": "read to the damage, with a warning",
@@ -65,6 +69,7 @@ NAMES = {
 
 def tried(path, folder, damages):
     """Return a line for each damage; a process that dies of one is started again with the next."""
+    folder.mkdir()
     file, words = folder / "words", []
     while len(words) < len(damages):
         child = Child(
@@ -84,8 +89,6 @@ def tried(path, folder, damages):
 
 def listed(folder, damages):
     """Write the damages to a file, which has no limit of length as a command line has."""
-    import json
-
     path = folder / "damages.json"
     path.write_text(json.dumps(damages))
     return str(path)
@@ -149,7 +152,7 @@ CASES = [
     Case("corruption", "one bit of a closed store", PROMISE, partial(ours, closed, flips), 25, 1000),
     Case("corruption", "one bit of a killed run's store and log", PROMISE, partial(ours, torn, flips), 25, 1000),
     Case("corruption", "the log cut within its last records", PROMISE, partial(ours, torn, cuts), 25, 10**6),
-    Case("corruption", "a block of 4 KiB zeroed", PROMISE, partial(ours, closed, blocks), 5, 50),
+    Case("corruption", "a block of 4 KiB zeroed", PROMISE, partial(ours, partial(closed, evaluations=700), blocks), 5, 50),
     Case("corruption", "empty, half, foreign, from the future, a record twice, a gap", PROMISE,
          partial(ours, closed, odd), 7, 7),
     *(
