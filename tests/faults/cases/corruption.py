@@ -152,7 +152,8 @@ CASES = [
     Case("corruption", "one bit of a closed store", PROMISE, partial(ours, closed, flips), 25, 1000),
     Case("corruption", "one bit of a killed run's store and log", PROMISE, partial(ours, torn, flips), 25, 1000),
     Case("corruption", "the log cut within its last records", PROMISE, partial(ours, torn, cuts), 25, 10**6),
-    Case("corruption", "a block of 4 KiB zeroed", PROMISE, partial(ours, partial(closed, evaluations=700), blocks), 5, 50),
+    Case("corruption", "a block of 4 KiB zeroed", PROMISE,
+         partial(ours, partial(closed, evaluations=800), blocks), 5, 50),
     Case("corruption", "empty, half, foreign, from the future, a record twice, a gap", PROMISE,
          partial(ours, closed, odd), 7, 7),
     *(
