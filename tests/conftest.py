@@ -2,6 +2,8 @@
 
 import signal
 
+collect_ignore_glob = ["guards/scenarios.py", "faults/cases/*", "faults/__main__.py"]  # programs that tests run
+
 
 def pytest_configure() -> None:
     """Listen to Ctrl-C even where the tests were started in the background, which ignores it for all children."""

@@ -90,6 +90,7 @@ class Function:
         self.gives = frozenset({"values", "ranking"} | ({CONSTRAINTS} if violation else set()))
         self.call: Callable[[Any], Any] = _Call(fun, args)
         self._first = True
+        self._ending = False
         self._asked = 0
 
     def start(self, lanes: int, key: Key) -> tuple[()]:
@@ -200,6 +201,7 @@ class Function:
         """Answer point by point; return what ended this early, if anything was raised."""
         again = members(batch) if self.violation is not None else ()
         evaluate, last = self.evaluator or _one_after_the_other, first + len(batch)
+        self._ending = False
         try:
             with closing(evaluate(self.call, left, self._halted)) as outcomes:  # type: ignore[type-var]
                 for k, raw in outcomes:
@@ -209,7 +211,7 @@ class Function:
                     if self.ledger is not None:
                         self.ledger.tell({k: answers[k]})
                     if self.watch is not None and len(answers) < last - first and self.watch(answers[k].value):
-                        return None
+                        self._ending = True  # nothing new begins; what is under way may still come in
         except BadObjective:
             raise
         except Exception as error:  # of a constraint, of a pool, of the ledger: what came before is kept
@@ -268,7 +270,7 @@ class Function:
         return _with_violation(told, [np.inf if a.violation is None else a.violation for a in answers])
 
     def _halted(self) -> bool:
-        return self.watch is not None and self.watch(None)
+        return self._ending or (self.watch is not None and self.watch(None))
 
 
 def _with_violation(told: Values, total: list[float]) -> Values:
@@ -287,6 +289,8 @@ def _one_after_the_other(
     """Evaluate in this process, in order."""
     for k, x in points.items():
         yield k, call(x)
+        if halted():
+            return
 
 
 def _unmasked(told: Values) -> list[Any]:

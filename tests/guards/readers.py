@@ -110,6 +110,8 @@ FILES = {
     store_view: "run.db", store_run: "run.db", store_repair: "run.db",
 }  # fmt: skip
 
+NEED_TORCH = (log, snapshot, mapped)
+
 
 def once(reader, where):
     """Run a reader here; return how it ended."""
@@ -152,11 +154,13 @@ def apart(reader, where):
 def main(folder):
     import dfo.bench.store
     import dfo.bench.suite
-    import dfo.nn.mapped
-    import dfo.nn.replay
+    import dfo.run.packing
     import dfo.run.store  # noqa: F401
 
-    for reader in FILES:
+    for reader in sorted(FILES, key=lambda reader: reader in NEED_TORCH):  # forks are cheap while torch is not loaded
+        if reader in NEED_TORCH:
+            import dfo.nn.mapped
+            import dfo.nn.replay
         for where in sorted((folder / reader.__name__).iterdir()):
             print(json.dumps([reader.__name__, where.name, *apart(reader, where)]), flush=True)
 
