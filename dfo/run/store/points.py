@@ -19,7 +19,7 @@ from dfo.arrays import Array, is_array, is_torch
 from dfo.errors import BadState
 from dfo.run.packing import pack
 
-__all__ = ["Column", "decoded", "encoded"]
+__all__ = ["Column", "decoded", "encoded", "shown"]
 
 TEXT_LIMIT = 256
 """Most numbers of a point that is stored as text."""
@@ -190,3 +190,16 @@ def _array(form: str, content: Sequence[Any] | bytes) -> Any:
     if isinstance(content, bytes):
         return np.frombuffer(content, dtype).copy().reshape(shape)
     return np.array(content, dtype=dtype).reshape(shape)
+
+
+def shown(form: str, x: str | bytes | None, digest: bytes) -> str:
+    """Return a stored point in words, for messages."""
+    if isinstance(x, str):
+        return x if len(x) <= 300 else x[:297] + "..."
+    try:
+        point = decoded(form, x)
+        if point is not None:
+            return " ".join(str(point).split())[:300]
+    except BadState:
+        pass
+    return f"{form}, digest {digest.hex()}"

@@ -12,10 +12,22 @@ from math import isfinite, isnan
 from typing import Any
 
 from dfo.errors import BadState
+from dfo.feedback import Feedback, Values
 from dfo.oracles.outcomes import KINDS, Answer, Failed
 from dfo.run.store.points import decoded
 
-__all__ = ["OK", "STATUSES", "Row", "answer_columns", "answer_of", "checksum", "numbers_of", "row_of", "verified"]
+__all__ = [
+    "OK",
+    "STATUSES",
+    "Row",
+    "answer_columns",
+    "answer_of",
+    "checksum",
+    "member_of",
+    "numbers_of",
+    "row_of",
+    "verified",
+]
 
 OK = "ok"
 STATUSES = (OK, *KINDS)
@@ -150,3 +162,15 @@ def row_of(question: tuple[Any, ...], answer: tuple[Any, ...] | None) -> Row:
     _, _, told, status, value, violation, note, bits = answer
     value, violation = numbers_of(value, violation, bits)
     return Row(number, step, decoded(form, x), data, asked, told, status, value, violation, note, digest)
+
+
+def member_of(told: Feedback, i: int) -> tuple[str, tuple[float | None, float | None], str | None]:
+    """Return status, numbers and note of one member of an answer."""
+    if not isinstance(told, Values):
+        f = getattr(told, "f", None)
+        return OK, (float("nan") if f is None else float(f[i]), None), None
+    violation = None if told.violation is None else float(told.violation[i])
+    if told.failed is not None and told.failed[i]:
+        note = next((text for k, text in told.notes if k == i), "no usable value")
+        return "nonfinite", (None, violation), Failed("nonfinite", note).text
+    return OK, (float(told.f[i]), violation), None

@@ -13,8 +13,8 @@ import numpy as np
 from dfo.arrays import Floats
 from dfo.batch import Batch
 from dfo.errors import AlreadyTold, BadState, InvalidArgument, RunMismatch, StoreWarning, UnknownCandidate
-from dfo.feedback import Feedback, Values
-from dfo.oracles.outcomes import Answer, Failed
+from dfo.feedback import Feedback
+from dfo.oracles.outcomes import Answer
 from dfo.run.store.blobs import Blobs
 from dfo.run.store.book import Book, Statement
 from dfo.run.store.config import differences, plain
@@ -22,8 +22,8 @@ from dfo.run.store.connection import Connection, damaged
 from dfo.run.store.location import Store, path_of, plain_file
 from dfo.run.store.lock import Lock
 from dfo.run.store.opening import create, verify
-from dfo.run.store.points import Column, decoded, encoded
-from dfo.run.store.rows import OK, answer_columns, answer_of, checksum, numbers_of, sealed_answer, verified
+from dfo.run.store.points import Column, encoded, shown
+from dfo.run.store.rows import OK, answer_columns, answer_of, checksum, member_of, numbers_of, sealed_answer, verified
 from dfo.run.store.schema import GROUP
 
 __all__ = ["Run"]
@@ -251,7 +251,7 @@ class Run:
 
     def _other(self, question: tuple[Any, ...], column: Column, data: int | None) -> RunMismatch:
         number, _, x, before, _, form, digest = question
-        old, new = (_shown(*parts) for parts in ((form, x, digest), column))
+        old, new = (shown(*parts) for parts in ((form, x, digest), column))
         which = f" with data {before}" if before != data else "", f" with data {data}" if before != data else ""
         return RunMismatch(
             f"{self._path}: question {number} was another one. Stored: {old}{which[0]}. Now: {new}{which[1]}."
@@ -321,7 +321,7 @@ class Run:
         content, now = self._blobs.packed((told, memory)), time.time()
         rows = []
         for i in range(n):
-            status, numbers, note = _member(told, i)
+            status, numbers, note = member_of(told, i)
             rows.append(sealed_answer(first + i, self._turn + i, now, status, numbers, note))
         self._tell(rows, self._book.feedback_row(first, n, now, content))
 
@@ -391,27 +391,3 @@ class Run:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _member(told: Feedback, i: int) -> tuple[str, tuple[float | None, float | None], str | None]:
-    """Return status, numbers and note of one member of an answer."""
-    if not isinstance(told, Values):
-        f = getattr(told, "f", None)
-        return OK, (float("nan") if f is None else float(f[i]), None), None
-    violation = None if told.violation is None else float(told.violation[i])
-    if told.failed is not None and told.failed[i]:
-        note = next((text for k, text in told.notes if k == i), "no usable value")
-        return "nonfinite", (None, violation), Failed("nonfinite", note).text
-    return OK, (float(told.f[i]), violation), None
-
-
-def _shown(form: str, x: str | bytes | None, digest: bytes) -> str:
-    if isinstance(x, str):
-        return x if len(x) <= 300 else x[:297] + "..."
-    try:
-        point = decoded(form, x)
-        if point is not None:
-            return " ".join(str(point).split())[:300]
-    except BadState:
-        pass
-    return f"{form}, digest {digest.hex()}"
