@@ -153,10 +153,12 @@ class Blobs:
         if not stat.S_ISDIR(os.lstat(self.folder).st_mode):
             raise CannotWrite(errno.ENOTDIR, "store: expected a folder for large arrays", self.folder)
 
+    def present(self) -> bool:
+        """Tell whether there are large arrays."""
+        return os.path.isdir(self.folder)
+
     def keep(self, columns: Iterable[bytes]) -> None:
         """Remove the arrays that none of these columns names; a file that cannot be removed stays."""
-        if not os.path.isdir(self.folder):
-            return
         named = {name for column in columns for name in large_in(column)}
         with suppress(OSError):
             for entry in os.listdir(self.folder):

@@ -143,6 +143,7 @@ class Connection:
                 raise damaged(path, "its header says that it must not be written") from error
             raise cannot_write(error, path) from error
         count_here(path, 1)
+        _open.append(self)
 
     def _set_up(self, fsync: bool) -> None:
         self.sql.execute("PRAGMA secure_delete = OFF")
@@ -166,8 +167,8 @@ class Connection:
             CannotWrite: the file is full, gone or read-only; what was stored before is as it was.
             sqlite3.IntegrityError: a row is there already.
         """
+        self.mine()
         with self.guard:
-            self.mine()
             try:
                 self._see_files()
                 if len(statements) == 1 and len(statements[0][1]) == 1:
@@ -198,8 +199,8 @@ class Connection:
         Raises:
             DamagedStore: they cannot be read.
         """
+        self.mine()
         with self.guard:
-            self.mine()
             try:
                 return self.sql.execute(text, values).fetchall()
             except sqlite3.Error as error:
@@ -216,9 +217,9 @@ class Connection:
 
     def close(self) -> None:
         """Move the log into the file and leave that alone behind, where nobody else reads it."""
-        if os.getpid() != self.pid:
-            _kept.append(self.sql)  # closing it here would meddle with the files of the parent
+        if self not in _open:  # closed before, or forked
             return
+        _open.remove(self)
         with self.guard, suppress(sqlite3.Error):
             self.sql.execute("PRAGMA busy_timeout = 0")
             with suppress(sqlite3.Error):
@@ -228,4 +229,16 @@ class Connection:
         count_here(self.path, -1)
 
 
-_kept: list[sqlite3.Connection] = []
+_open: list[Connection] = []
+_kept: list[Connection] = []
+
+
+def _after_fork() -> None:
+    """Never close, in a child, what its parent has open."""
+    _kept.extend(_open)
+    _open.clear()
+    _here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

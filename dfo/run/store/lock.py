@@ -110,7 +110,8 @@ class Lock:
                 if _same(self._handle, self.path):
                     os.unlink(self.path)
         self._drop()
-        _held.pop(self.path, None)
+        if _held.get(self.path) is self:
+            del _held[self.path]
 
     def _drop(self) -> None:
         if self._handle >= 0:

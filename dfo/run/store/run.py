@@ -361,7 +361,8 @@ class Run:
             CannotWrite: the store is full, gone or read-only; older states are as they were.
         """
         self._book.checkpoint(position, self._blobs.packed(state), CHECKPOINTS)
-        self._blobs.keep(self._book.columns())
+        if self._blobs.present():
+            self._blobs.keep(self._book.columns())
 
     def checkpoints(self) -> Iterator[tuple[int, Any]]:
         """Yield position and state, the newest first; a damaged one is skipped with a warning."""

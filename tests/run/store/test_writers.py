@@ -303,6 +303,19 @@ def test_a_folder_that_vanishes(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_closing_twice_lets_go_once(path):
+    first = begun(path)
+    first.close()
+    second = begun(path)
+    first.close()
+    assert lock.holder(path)["pid"] == os.getpid()
+    with pytest.raises(RunLocked):
+        begun(path)
+    tell(second, 0)
+    second.close()
+    assert lock.holder(path) is None
+
+
 def test_with_fsync(path):
     with Run.open(Store(path, fsync=True)) as run:
         run.begin(CONFIG, {})
