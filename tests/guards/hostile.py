@@ -170,7 +170,7 @@ def stores(folder, canary):
     for name, table, text, value in (
         ("trigger", "", "create trigger t after insert on answers begin delete from answers; end", None),
         ("view", "", "create view more as select hex(randomblob(1000000000))", None),
-        ("index", "", "create index i on questions(hex(zeroblob(400000000)))", None),
+        ("index", "", "create index i on questions(hex(zeroblob(400000)))", None),
         ("future", "", "pragma user_version = 99", None),
         ("other", "", "pragma application_id = 7", None),
         ("torch", "questions", question.format("form"), "torch load (2,)"),

@@ -155,12 +155,12 @@ def main(folder):
     import dfo.bench.store
     import dfo.bench.suite
     import dfo.run.packing
-    import dfo.run.store  # noqa: F401
+    import dfo.run.store
 
     for reader in sorted(FILES, key=lambda reader: reader in NEED_TORCH):  # forks are cheap while torch is not loaded
         if reader in NEED_TORCH:
             import dfo.nn.mapped
-            import dfo.nn.replay
+            import dfo.nn.replay  # noqa: F401
         for where in sorted((folder / reader.__name__).iterdir()):
             print(json.dumps([reader.__name__, where.name, *apart(reader, where)]), flush=True)
 
