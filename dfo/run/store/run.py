@@ -43,8 +43,6 @@ class Run:
         config: what the run was begun with, as stored; None while fresh.
         free: what may change from one process to the next; None while fresh.
         position: number of the next question of the run itself.
-        final: the budget that is used up while the recommendation is evaluated, else 0: its questions get numbers of
-            their own, so that a run that is extended goes on where it stood.
 
     Example:
         >>> import tempfile, os, numpy as np
@@ -183,7 +181,10 @@ class Run:
 
     @property
     def final(self) -> int:
-        """The budget whose last evaluations are asked now, or 0."""
+        """The budget that is used up while the recommendation is evaluated, else 0.
+
+        Questions asked then get numbers of their own, so that a run that is extended goes on where it stood.
+        """
         return self._final
 
     @final.setter
