@@ -67,11 +67,12 @@ def _conv_once(function: Any, x: Tensor, v: Values, how: Any) -> Tensor:
 
 
 def _shared_factors(function: Any, rows: Tensor, v: Factored, how: Any) -> Tensor:
-    n, (g, out, r) = v.members.n, v.left.shape
+    n, (left, right) = v.members.n, v.factors()
+    g, out, r = left.shape
     y = function(rows, v.base, None, *how)  # (R, out, ...)
-    t = function(rows, v.right.reshape(g * r, *v.base.shape[1:]), None, *how)  # (R, g r, ...)
+    t = function(rows, right.reshape(g * r, *v.base.shape[1:]), None, *how)  # (R, g r, ...)
     t = t.view(len(rows), g, r, *t.shape[2:]).transpose(0, 1).repeat_interleave(n // g, 0)  # (n, R, r, ...)
-    left = v.tall().view(n, 1, out, r, *[1] * (y.dim() - 2))
+    left = v.scaled(left).view(n, 1, out, r, *[1] * (y.dim() - 2))
     sums = torch.addcmul(y.unsqueeze(0), left[:, :, :, 0], t[:, :, 0].unsqueeze(2))
     for k in range(1, r):
         sums.addcmul_(left[:, :, :, k], t[:, :, k].unsqueeze(2))

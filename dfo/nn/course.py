@@ -15,7 +15,7 @@ from torch import Tensor
 from dfo.arrays import Floats
 from dfo.directions import Directions, Distribution
 from dfo.nn.laws import Laws
-from dfo.nn.members import Draws, Factors
+from dfo.nn.members import Draws, Factors, Shelf
 from dfo.nn.options import Options
 from dfo.nn.replay import Record
 from dfo.nn.torch_rule import TorchRule
@@ -27,6 +27,12 @@ __all__ = ["Course"]
 
 FORGOTTEN = 0.05
 """Share below which what momentum remembers of a past step is dropped."""
+
+WIDTH = 8
+"""Columns of products are filled up to a multiple of this: for every width torch prepares, and keeps, kernels anew."""
+
+KEPT = 1 << 20
+"""Bytes of what small tensors lag behind that are kept from one pass of a step to the next."""
 
 
 @dataclass(eq=False)
@@ -156,18 +162,27 @@ class Course:
             return []
         return [name for name, t in self.tensors.items() if t.itemsize == 2 and isinstance(streams.get(name), Factors)]
 
-    def lag(self) -> dict[str, Lag] | None:
-        """Return, by name, factors of what the tensors lag behind; None where nothing does."""
-        if not self.late or not self.pending.terms:
+    def lag(self, q: int) -> dict[str, Lag] | None:
+        """Return, by name, what the tensors lag behind in a step of ``q`` directions; None where they never do."""
+        rank = q * self._rank
+        if not self.late or (not self.pending.terms and rank >= self.options.lag):
             return None
-        lag = {}
-        for name in self.late:
-            g, like = self.group_of[name], self.tensors[name]
-            parts = [part for t, w in self.pending.terms.items() for part in self._term(t, w[g]).parts(name)]
-            if parts:
-                tall, flat = factors_of(parts, torch.float32)
-                lag[name] = (tall.to(like.dtype), flat.to(like.dtype))
-        return lag
+        count, shelf = sum(w.shape[1] for w in self.pending.terms.values()) * self._rank, Shelf(KEPT)
+        count += -(count + self._rank) % WIDTH
+        return {
+            name: Lag(count, lambda name=name: shelf.get((name,), lambda: self._behind(name, count)))  # type: ignore[misc]
+            for name in self.late
+        }
+
+    def _behind(self, name: str, count: int) -> tuple[Tensor, Tensor]:
+        """Return factors ``(a, count)`` and ``(count, b)`` of what a tensor lags behind, with zeros at the end."""
+        g, like = self.group_of[name], self.tensors[name]
+        tall, flat = like.new_zeros(len(like), count), like.new_zeros(count, like[0].numel())
+        parts = [part for t, w in self.pending.terms.items() for part in self._term(t, w[g]).parts(name)]
+        if parts:
+            left, right = factors_of(parts, torch.float32)
+            tall[:, : len(right)], flat[: len(right)] = left, right
+        return tall, flat
 
     # ------------------------------------------------------------------ the memory of a run
 

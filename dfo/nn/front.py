@@ -110,7 +110,7 @@ class Front(torch.optim.Optimizer):
 
     def losses(self, batch: Any, draws: Draws, index: Any, scale: Floats, parts: int = 1, share: bool = True) -> Floats:
         """Return the mean losses ``(n,)`` of the members."""
-        lag = self.course.lag()
+        lag = self.course.lag(draws.directions.count)
 
         def evaluate() -> Tensor:
             key = draws.directions.key.child("dropout")

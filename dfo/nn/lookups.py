@@ -54,16 +54,15 @@ def _counted(numbers: Tensor) -> bool:
 
 def _looked_up(v: Factored, base: Tensor, flat: Tensor) -> Tensor:
     """Return ``(n, R, width)``: shared rows plus ``s left[x] right``."""
-    n, g = v.members.n, len(v.left)
+    n, g, (left, right) = v.members.n, v.groups, v.factors()
     per, width = n // g, base.shape[-1]
-    columns = v.columns(v.left).unsqueeze(1)  # (n, 1, r)
+    columns = v.columns(left).unsqueeze(1)  # (n, 1, r)
     if len(flat) == 1:
-        scaled = v.left[:, flat[0]].repeat_interleave(per, 0) * columns  # (n, R, r)
-        return torch.baddbmm(base.reshape(1, -1, width).expand(n, -1, width), scaled, v.flat())
+        scaled = left[:, flat[0]].repeat_interleave(per, 0) * columns  # (n, R, r)
+        return torch.baddbmm(base.reshape(1, -1, width).expand(n, -1, width), scaled, right.repeat_interleave(per, 0))
     group = torch.arange(n, device=flat.device).div(per, rounding_mode="floor").unsqueeze(1)
-    left = v.left[group, flat]  # (n, R, r)
-    left = (left * columns).view(g, -1, left.shape[2])
-    return base.reshape(g, -1, width).baddbmm_(left, v.right)
+    left = (left[group, flat] * columns).view(g, -1, left.shape[2])
+    return base.reshape(g, -1, width).baddbmm_(left, right)
 
 
 def _drawn_rows(v: Streamed, flat: Tensor) -> Tensor:

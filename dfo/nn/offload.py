@@ -286,7 +286,7 @@ class _Home:
         own = values.base.data_ptr() == block.tensor.data_ptr()
         base = block.near() if own else values.base.to(self.device)
         if isinstance(values, Factored):
-            left, right = values.left.to(self.device), values.right.to(self.device)
+            left, right = (part.to(self.device) for part in values.factors())
             return Factored(base, values.members, left, right, values.rank)
         if isinstance(values, Explicit):
             return type(values)(base, values.members, _Drawn(values.stream, self.device))  # type: ignore[arg-type]

@@ -79,13 +79,14 @@ def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
     """Rows that differ by member: the shared product, then each group's own."""
     direct = isinstance(bias, Weight) and isinstance(bias.values, Explicit)
     y = F.linear(x, v.base, _bias_base(bias) if direct or not isinstance(bias, Weight) else None)
-    g, out = v.left.shape[0], v.left.shape[1]
+    left, right = v.factors()
+    g, out = left.shape[0], left.shape[1]
     rows, sums = x.reshape(g, -1, x.shape[-1]), y.view(g, -1, out)  # (g, R, in), (g, R, out)
     if rows.shape[1] <= FEW:
-        _few(rows, sums, v, bias if direct else None)
+        _few(rows, sums, v, (left, right), bias if direct else None)
         return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
-    per, k, left = v.members.n // g, v.left.shape[2], v.left
-    drawn = torch.bmm(v.right, rows.transpose(1, 2)).unflatten(2, (per, -1))  # (g, k, per, R / per), the quicker order
+    per, k = v.members.n // g, left.shape[2]
+    drawn = torch.bmm(right, rows.transpose(1, 2)).unflatten(2, (per, -1))  # (g, k, per, R / per), the quicker order
     t = drawn.new_empty(g, k + direct, *drawn.shape[2:])
     torch.mul(drawn, v.columns(drawn).view(g, per, k).transpose(1, 2).unsqueeze(3), out=t[:, :k])
     if direct:
@@ -95,13 +96,13 @@ def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
     return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
 
 
-def _few(rows: Tensor, sums: Tensor, v: Factored, bias: Any) -> None:
+def _few(rows: Tensor, sums: Tensor, v: Factored, factors: tuple[Tensor, Tensor], bias: Any) -> None:
     """Add a rank-r product for a few rows a group, entry by entry."""
     if rows.shape[1] == 1:  # two dimensions are quicker than three
         rows, sums = rows.squeeze(1), sums.squeeze(1)
     scale = _spread(v.columns(rows), rows)  # (g, R, k) or (g, k)
-    for k in range(v.right.shape[1]):
-        right, left = v.right[:, k], v.left[:, :, k]
+    for k in range(v.width):
+        left, right = factors[0][:, :, k], factors[1][:, k]
         if rows.dim() == 3:
             right, left = right.unsqueeze(1), left.unsqueeze(1)
         sums.addcmul_(torch.linalg.vecdot(rows, right).mul_(scale[..., k]).unsqueeze(-1), left)
@@ -122,13 +123,14 @@ def _factored_once(x: Tensor, v: Factored, bias: Any) -> Tensor:
     """Rows that all members share: the large product once, and the small ones of all members in one."""
     members, rows = v.members, once(x)
     assert rows is not None
-    n, (g, out, r) = members.n, v.left.shape
+    left, right = v.factors()
+    n, (g, out, r) = members.n, left.shape
     direct = isinstance(bias, Weight)
     y = F.linear(rows, v.base, _bias_base(bias)).view(-1, out)  # (R, out)
     flat = rows.reshape(-1, rows.shape[-1])
-    t = F.linear(flat, v.right.reshape(g * r, -1)).view(-1, g, r).transpose(0, 1)  # (g, R, r)
+    t = F.linear(flat, right.reshape(g * r, -1)).view(-1, g, r).transpose(0, 1)  # (g, R, r)
     t = (t.unsqueeze(1) * v.columns(t).view(g, n // g, 1, r)).view(n, -1, r)
-    left = v.left.repeat_interleave(n // g, 0)
+    left = left.repeat_interleave(n // g, 0)
     if direct:
         t = torch.cat([t, t.new_ones(1).expand(n, t.shape[1], 1)], 2)
         left = torch.cat([left, bias.values.shift().unsqueeze(2)], 2)

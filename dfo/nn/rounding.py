@@ -277,18 +277,18 @@ class _Rounder:
         self.bits = _Bits(key, turn, count, longest, like.device)
         self.host = like.device.type == "cpu"
         self.top: float = torch.finfo(like.dtype).max
-        self.rounded = self._bfloat16 if like.dtype == torch.bfloat16 else self._float16
-        spare = 2 if like.dtype == torch.float16 else 0
+        self.half = like.dtype == torch.float16
+        spare = 2 if self.half else 0
         self.spare = torch.empty((spare, longest), device=like.device)
 
     def write(self, piece: torch.Tensor, wide: torch.Tensor, start: int) -> None:
         """Round ``wide``, ``(n,)``, into ``piece``, whose old numbers it was made of; ``wide`` is used up."""
         bits = self.bits.draw(start, start + wide.shape[0])
         if self._usual(piece, wide):
-            self.rounded(piece, wide, bits)
+            self._round(piece, wide, bits)
             return
         old, total = piece.clone(), wide.clone().view(piece.shape)
-        self.rounded(piece, wide, bits)
+        self._round(piece, wide, bits)
         new = torch.where(total.isfinite(), piece.clamp(-self.top, self.top), total.to(piece.dtype))
         piece.copy_(torch.where((total == old.float()) | old.isnan(), old, new))
 
@@ -301,6 +301,9 @@ class _Rounder:
         if not self.host:  # asking would cost more than the answer saves
             return False
         return float(wide.dot(wide)) < self.top**2 and int(piece.view(torch.int16).min()) != -(1 << 15)
+
+    def _round(self, piece: torch.Tensor, wide: torch.Tensor, bits: torch.Tensor) -> None:
+        (self._float16 if self.half else self._bfloat16)(piece, wide, bits)  # kept, a method would outlive the update
 
     def _bfloat16(self, piece: torch.Tensor, wide: torch.Tensor, bits: torch.Tensor) -> None:
         """Add 16 random bits below the last place and cut them off; sign and magnitude are apart: no bias."""

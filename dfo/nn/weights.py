@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,8 +13,18 @@ from dfo.nn.members import Entries, Factors, Members, Stream
 
 __all__ = ["Explicit", "Factored", "Lag", "Streamed", "Values"]
 
-Lag: TypeAlias = tuple[Tensor, Tensor]
-"""Factors ``(a, k)`` and ``(k, b)`` of an update that has not been added to a tensor yet."""
+
+@dataclass(frozen=True, eq=False)
+class Lag:
+    """An update that has not been added to a tensor yet.
+
+    Args:
+        columns: of its factors, k.
+        factors: returns them, ``(a, k)`` and ``(k, b)``; made when the tensor is used, and for no longer.
+    """
+
+    columns: int
+    factors: Callable[[], tuple[Tensor, Tensor]]
 
 
 class Values:
@@ -149,11 +160,15 @@ class Factored(Values):
         left: ``(g, a, k)`` for every group of neighbours that share a direction.
         right: ``(g, k, b)``.
         rank: columns of ``left`` that the members' radii scale; those behind belong to all members alike.
+        lag: what has to be added to ``base`` for the center.
     """
 
-    def __init__(self, base: Tensor, members: Members, left: Tensor, right: Tensor, rank: int) -> None:
+    def __init__(
+        self, base: Tensor, members: Members, left: Tensor, right: Tensor, rank: int, lag: Lag | None = None
+    ) -> None:
         super().__init__(base, members)
-        self.left, self.right, self.rank = left, right, rank
+        self._left, self._right, self.rank, self._lag = left, right, rank, lag
+        self.groups, self.width = len(left), left.shape[2] + (0 if lag is None else lag.columns)
 
     @classmethod
     def of(cls, base: Tensor, members: Members, stream: Factors, lag: Lag | None = None) -> Factored:
@@ -163,52 +178,51 @@ class Factored(Values):
             base: the center, or where it was some steps ago.
             members: the members.
             stream: the directions.
-            lag: factors ``(a, k)`` and ``(k, b)`` of what has to be added to ``base`` for the center.
+            lag: what has to be added to ``base`` for the center.
         """
         left, right = (members.grouped(part) for part in stream.factors(*members.span))
-        rank = left.shape[2]
-        if lag is not None:
-            g = len(left)
-            left = torch.cat([left, lag[0].expand(g, *lag[0].shape)], 2)
-            right = torch.cat([right, lag[1].expand(g, *lag[1].shape)], 1)
-        return cls(base, members, left, right, rank)
+        return cls(base, members, left, right, left.shape[2], lag)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return the factors ``(g, a, k)`` and ``(g, k, b)``, with the columns of what lags behind."""
+        if self._lag is None:
+            return self._left, self._right
+        tall, flat = (part.expand(self.groups, -1, -1) for part in self._lag.factors())
+        return torch.cat([self._left, tall], 2), torch.cat([self._right, flat], 1)
 
     def columns(self, like: Tensor) -> Tensor:
         """Return what scales each column for each member, ``(n, k)``."""
-        scales, k = self.members.scales(like).unsqueeze(1), self.left.shape[2]
+        scales, k = self.members.scales(like).unsqueeze(1), self.width
         if k == self.rank:
             return scales.expand(-1, k)
         columns = like.new_ones(self.members.n, k)
         columns[:, : self.rank] = scales
         return columns
 
-    def tall(self) -> Tensor:
-        """Return the scaled left factor of every member, ``(n, a, k)``."""
-        left = self.left.repeat_interleave(self.members.n // len(self.left), 0)
-        return left * self.columns(left).unsqueeze(1)
-
-    def flat(self) -> Tensor:
-        """Return the right factor of every member, ``(n, k, b)``."""
-        return self.right.repeat_interleave(self.members.n // len(self.right), 0)
+    def scaled(self, left: Tensor) -> Tensor:
+        """Return the left factors of groups as that of every member, scaled, ``(n, a, k)``."""
+        return left.repeat_interleave(self.members.n // self.groups, 0) * self.columns(left).unsqueeze(1)
 
     def explicit(self) -> Tensor:
         """Return the values, ``(n, *shape)``, which are not kept."""
-        product = torch.bmm(self.tall(), self.flat())
+        left, right = self.factors()
+        product = torch.bmm(self.scaled(left), right.repeat_interleave(self.members.n // self.groups, 0))
         return product.view(self.members.n, *self.base.shape).add_(self.base)
 
     def one(self, i: int) -> Tensor:
         """Return the value of member ``i``."""
-        g = i * len(self.left) // self.members.n
-        scaled = self.left[g].clone()
+        g, (left, right) = i * self.groups // self.members.n, self.factors()
+        scaled = left[g].clone()
         scaled[:, : self.rank] *= float(self.members.scale[i])
         flat = self.base.reshape(self.base.shape[0], -1)
-        return torch.addmm(flat, scaled, self.right[g]).view(self.base.shape)
+        return torch.addmm(flat, scaled, right[g]).view(self.base.shape)
 
     def moved(self) -> Factored:
         """Return the transposed parameter (matrices only)."""
-        left, right = self.right.transpose(1, 2), self.left.transpose(1, 2)
-        return Factored(self.base.t(), self.members, left, right, self.rank)
+        left, right = self.factors()
+        return Factored(self.base.t(), self.members, right.transpose(1, 2), left.transpose(1, 2), self.rank)
 
     def cut(self, start: int, stop: int) -> Factored:
         """Return rows ``start .. stop`` of the parameter."""
-        return Factored(self.base[start:stop], self.members, self.left[:, start:stop], self.right, self.rank)
+        left, right = self.factors()
+        return Factored(self.base[start:stop], self.members, left[:, start:stop], right, self.rank)

@@ -24,6 +24,7 @@ from dfo.nn import products
 from dfo.nn.batches import split
 from dfo.nn.engine import Engine
 from dfo.nn.members import Draws
+from dfo.nn.weights import Lag
 from dfo.random import Key
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -152,7 +153,13 @@ def test_updates_that_lag_behind_count(name, evaluate):
         if t.dim() > 1 and t[0].numel() > 1:
             sides = (t.shape[0], 2), (2, t[0].numel())
             lag[tensor_name] = tuple(0.05 * torch.randn(s, generator=draw, dtype=t.dtype) for s in sides)
-    got = engine.losses(batch, Draws(directions, engine.tensors), index, scale, lag=lag)
+    got = engine.losses(
+        batch,
+        Draws(directions, engine.tensors),
+        index,
+        scale,
+        lag={n: Lag(f[0].shape[1], lambda f=f: f) for n, f in lag.items()},
+    )
     offset = {n: (tall @ flat).view(engine.tensors[n].shape) for n, (tall, flat) in lag.items()}
     want = written_out(copy.deepcopy(module), loss, [batch] * 4, directions, index, scale, offset)
     agree(got, want, tolerance_of(name, torch.float64))

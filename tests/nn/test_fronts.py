@@ -508,6 +508,25 @@ def test_closures_see_updates_that_lag_behind():
     assert same(bits(module), bits(twin))
 
 
+@pytest.mark.parametrize("rule", ["sgd", "momentum"])
+def test_what_lags_behind_has_one_width_and_is_made_when_it_is_used(rule):
+    """Each width is another kernel, which torch keeps; factors of all tensors at once are as large as directions."""
+    module = network(torch.bfloat16)
+    opt, widths = ZOSGD(module, lr=0.05, radius=0.02, samples=1, rule=rule), set()
+    for _ in range(7):
+        lag = opt.course.lag(1)
+        widths |= {1 + behind.columns for behind in lag.values()}
+        run(opt, opt.t + 1)
+    assert widths == {8}
+    lag = {name: behind.factors() for name, behind in opt.course.lag(1).items()}
+    opt.flush()
+    assert lag.keys() == {"0.weight", "3.weight"}
+    twin = network(torch.bfloat16)
+    for name, (tall, flat) in lag.items():
+        moved = module.state_dict()[name].float() - twin.state_dict()[name].float()
+        torch.testing.assert_close(tall.float() @ flat.float(), moved, rtol=0.0, atol=0.01)
+
+
 def test_the_module_outside_sees_every_step():
     module = network(torch.bfloat16)
     opt = ZOSGD(module, lr=0.05, radius=0.02, samples=1)

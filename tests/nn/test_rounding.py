@@ -1,5 +1,6 @@
 """Updates that survive in low precision."""
 
+import gc
 import math
 
 import numpy as np
@@ -226,6 +227,18 @@ def test_parameters_and_empty_tensors():
     empty = torch.empty(0, 4, dtype=torch.bfloat16)
     assert add_product_(empty, torch.ones(0, 2), torch.ones(2, 4), Key(0)) is empty
     assert float(added(torch.tensor(1.0, dtype=torch.float16), torch.ones(1), Key(0))) == 2.0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_nothing_outlives_an_update(dtype):
+    """What waits for a collection of cycles adds up to many times the largest update."""
+    gc.collect()
+    gc.disable()
+    try:
+        add_product_(torch.ones(8, 8, dtype=dtype), torch.ones(8, 1), torch.ones(1, 8), Key(0))
+        assert not [x for x in gc.get_objects() if type(x) in (rounding._Rounder, rounding._Bits)]
+    finally:
+        gc.enable()
 
 
 def test_refusals():
