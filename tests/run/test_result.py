@@ -65,7 +65,7 @@ TYPES = {
 
 
 @pytest.mark.filterwarnings("ignore::dfo.errors.EvaluationWarning")
-@pytest.mark.parametrize("status", STATUS)
+@pytest.mark.parametrize("status", sorted(STATUS.keys() - {"unstored"}))  # that one needs a full disk: tests/faults
 def test_every_field_whatever_the_end(status):
     res = ended(status)
     assert res.status == status

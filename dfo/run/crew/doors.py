@@ -175,7 +175,7 @@ class Submitted:
             ready = wait(waiting, timeout=_LOOK, return_when=FIRST_COMPLETED).done
             if not ready and until is not None and time.monotonic() >= until:
                 return
-            for future in ready:
+            for future in sorted(ready, key=waiting.__getitem__):
                 yield waiting.pop(future), self._result(future)
 
     def _result(self, future: Future[Any]) -> Any:

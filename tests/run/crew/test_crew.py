@@ -347,7 +347,7 @@ def test_a_fork_is_refused_where_it_is_not_safe():
     thread = threading.Thread(target=event.wait)
     thread.start()
     try:
-        with pytest.raises(errors.InvalidArgument, match=r"start: 'fork' is not safe.*1 other thread"):
+        with pytest.raises(errors.InvalidArgument, match=r"start: 'fork' is not safe.*\d other thread"):
             evaluator_of(2, value, start="fork")
     finally:
         event.set()
