@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfo.errors import CannotWrite, InvalidType, short
+from dfo.errors import BadState, CannotWrite, InvalidType, short
 from dfo.random import RNG_VERSION
 from dfo.run.finish import describe
 from dfo.run.identity import changed_lines, identity
+from dfo.run.result import STATUS
 
 if TYPE_CHECKING:
     from dfo.run.loop import Loop
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from dfo.run.setup import Setup
     from dfo.run.store import Run
 
-__all__ = ["Books", "Keeper", "Standing", "finished", "note_retries", "opened", "restore"]
+__all__ = ["Books", "Keeper", "Standing", "finished", "opened", "restore", "spent_before", "take_up"]
 
 SHARE = 0.02
 """Most of the time that goes into keeping states."""
@@ -58,7 +59,12 @@ def opened(store: Any) -> Iterator[Run | None]:
         yield run
     except KeyboardInterrupt:
         with suppress(CannotWrite):
-            run.finish("interrupted", "The run was interrupted.", {})
+            run.finish("interrupted", STATUS["interrupted"], {})
+        raise
+    except Exception as error:
+        if not isinstance(error, BadState) and not run.fresh and getattr(error, "result", None) is None:
+            with suppress(CannotWrite):
+                run.finish("error", f"{type(error).__name__}: {error}", {})  # of a callback, of a solver
         raise
     finally:
         with suppress(CannotWrite):
@@ -211,16 +217,22 @@ def restore(run: Run, loop: Loop) -> bool:
     return False
 
 
-def note_retries(oracle: Any, run: Run) -> None:
-    """Have the store told of evaluations that are made again because their process died."""
-    evaluator: Any = getattr(oracle, "evaluator", None)
+def take_up(setup: Setup, session: Session) -> None:
+    """Let a session know what its store knows, and the store what the workers do."""
+    run: Run | None = setup.run
+    if run is None:
+        return
+    session.replaying = lambda: run.replaying
+    evaluator: Any = getattr(setup.oracle, "evaluator", None)
     if hasattr(evaluator, "retried"):
         evaluator.retried = run.retry
 
 
-def finished(run: Run, result: Result) -> None:
-    """Note how a run ended; a store that cannot be written any more stays as it is."""
-    names = ("fun", "success", "nfev", "nit", "nfail", "seconds", "best_fun", "fun_stderr", "violation", "method")
-    summary: Mapping[str, Any] = {name: identity(result[name]) for name in names} | {"x": identity(result.x)}
-    with suppress(CannotWrite):
-        run.finish(result.status, result.message, summary)
+def finished(setup: Setup, result: Result) -> Result:
+    """Note how a run ended, if it has a store; one that cannot be written any more stays as it is."""
+    if setup.run is not None:
+        names = ("fun", "success", "nfev", "nit", "nfail", "seconds", "best_fun", "fun_stderr", "violation", "method")
+        summary: Mapping[str, Any] = {name: identity(result[name]) for name in names} | {"x": identity(result.x)}
+        with suppress(CannotWrite):
+            setup.run.finish(result.status, result.message, summary)
+    return result

@@ -16,7 +16,7 @@ from dfo.errors import InvalidType, short
 from dfo.oracles.function import Function
 from dfo.run import validate
 from dfo.run.asynchronous import AsTheyEnd, lanes_of_workers
-from dfo.run.durable import Arguments, Keeper, begin, finished, note_retries, opened, restore, spent_before
+from dfo.run.durable import Arguments, Keeper, begin, finished, opened, restore, spent_before, take_up
 from dfo.run.finish import judge_of, result_of
 from dfo.run.interrupt import Interruptible
 from dfo.run.loop import Loop, lanes_of
@@ -214,9 +214,7 @@ def run(setup: Setup, known: Any = None, drive: Callable[..., Result] | None = N
     """Run a resolved setup to its end, step by step or as ``drive`` does."""
     with Interruptible() as interrupt:
         reserve = reserve_of(setup)
-        native = drive is not None or (
-            isinstance(setup.solver, str) and peer_is_native(setup)
-        )  # no coordinates of ours
+        native = drive is not None or peer_is_native(setup)
         session = Session(
             setup.kept if native else setup.seen, Identity(setup.space, setup.x0) if native else setup.encoding,
             setup.budget - reserve - spent_before(setup), setup.stop, setup.hooks, interrupt, setup.key.child("oracle"),
@@ -224,25 +222,16 @@ def run(setup: Setup, known: Any = None, drive: Callable[..., Result] | None = N
         )  # fmt: skip
         if isinstance(setup.oracle, Function) and session.watchful:
             setup.oracle.watch = session.watch
-        if setup.run is not None:
-            session.replaying = lambda: setup.run.replaying
-            note_retries(setup.oracle, setup.run)
+        take_up(setup, session)
         try:
-            result = (drive or _drive)(setup, session, known, reserve)
-            if setup.run is not None:
-                finished(setup.run, result)
-            return result
+            return finished(setup, (drive or _drive)(setup, session, known, reserve))
         except ObjectiveRaised as raised:
-            result = result_of(setup, session)
-            if setup.run is not None:
-                finished(setup.run, result)
+            result = finished(setup, result_of(setup, session))
             with contextlib.suppress(AttributeError, TypeError):
                 raised.cause.result = result  # type: ignore[attr-defined]
             raise raised.cause from None
         finally:
-            close = getattr(getattr(setup.oracle, "evaluator", None), "close", None)
-            if close is not None:
-                close()
+            getattr(getattr(setup.oracle, "evaluator", None), "close", lambda: None)()
             release()  # the memory of large populations
 
 

@@ -99,6 +99,8 @@ def scipy_name(name: str) -> str | None:
 
 def peer_is_native(setup: Setup) -> bool:
     """Tell whether a peer can work in the user's own coordinates: scipy on real vectors."""
+    if not isinstance(setup.solver, str):
+        return False
     real = isinstance(setup.space, Free) or (isinstance(setup.space, Box) and not setup.space.integer.any())
     return real and setup.solver.startswith("scipy:") and not is_torch(setup.x0)
 

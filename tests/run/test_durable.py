@@ -17,6 +17,7 @@ import pytest
 import dfo
 from dfo.bench.packs import make
 from dfo.errors import RunMismatch
+from dfo.run.store import View
 
 METHODS = ("cma", "genetic", "zo-sgd", "cbo", "nelder-mead", "scipy:Nelder-Mead", "pycma")
 X0 = [0.5, -0.4, 0.3]
@@ -292,3 +293,17 @@ def test_the_store_can_be_read_with_sql(tmp_path):
         (x,) = rows.execute("select x from evaluations order by value limit 1").fetchone()
     assert best == res.fun
     assert json.loads(x) == res.x.tolist()
+
+
+def test_a_callback_that_raises_leaves_a_store_that_says_so(tmp_path):
+    store = tmp_path / "run.db"
+
+    def broken(progress):
+        if progress.nfev > 40:
+            raise LookupError("no such plot")
+
+    with pytest.raises(LookupError):
+        plain("cma", store=store, callback=broken)
+    with View.open(store) as view:
+        assert (view.status, view.message) == ("error", "LookupError: no such plot")
+    same(plain("cma", store=store), plain("cma"))
