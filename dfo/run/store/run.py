@@ -25,6 +25,7 @@ from dfo.run.store.opening import create, verify
 from dfo.run.store.points import Column, encoded, shown
 from dfo.run.store.rows import OK, answer_columns, answer_of, checksum, member_of, numbers_of, sealed_answer, verified
 from dfo.run.store.schema import GROUP
+from dfo.secrets import scrub
 
 __all__ = ["Run"]
 
@@ -143,7 +144,7 @@ class Run:
 
     def finish(self, status: str, message: str, summary: Mapping[str, Any]) -> None:
         """Write how the run ended."""
-        self._book.finish(status, message, plain(summary, "summary"), self.position)
+        self._book.finish(status, scrub(message), plain(summary, "summary"), self.position)
 
     # ------------------------------------------------------------------ questions and answers
 
