@@ -9,7 +9,15 @@ import numpy as np
 
 from dfo.errors import InvalidArgument, InvalidType, short
 
-__all__ = ["HUGE", "check_choice", "check_not_negative", "check_population", "check_positive"]
+__all__ = [
+    "HUGE",
+    "check_choice",
+    "check_count",
+    "check_not_negative",
+    "check_population",
+    "check_positive",
+    "check_share",
+]
 
 HUGE = 1e150
 """Options stay below this: the square of a larger number is infinite."""
@@ -47,22 +55,40 @@ def check_not_negative(solver: Any, *names: str) -> None:
     _check_sizes(solver, names, "a number of at least 0", lambda value: 0 <= value < HUGE)
 
 
-def _check_sizes(solver: Any, names: Sequence[str], wanted: str, fits: Callable[[float], bool]) -> None:
-    for name in names:
-        value = _number(solver, name)
-        if value is not None and not fits(value):
-            raise InvalidArgument(f"{name}: expected {wanted}, got {value!r}.")
-
-
 def check_population(solver: Any, least: int = 2) -> None:
     """Check that ``population`` is None or an integer of at least ``least``.
 
     Raises:
         InvalidArgument: it is not.
     """
-    n = _number(solver, "population")
-    if n is not None and (n != int(n) or n < least):
-        raise InvalidArgument(f"population: expected an integer >= {least}, got {n!r}.")
+    check_count(solver, least, "population")
+
+
+def check_count(solver: Any, least: int, *names: str) -> None:
+    """Check that options are None or integers of at least ``least``.
+
+    Raises:
+        InvalidArgument: one is not.
+        InvalidType: one is no number.
+    """
+    _check_sizes(solver, names, f"an integer >= {least}", lambda value: least <= value < HUGE and value == int(value))
+
+
+def check_share(solver: Any, *names: str) -> None:
+    """Check that options are None, or numbers from 0 to 1.
+
+    Raises:
+        InvalidArgument: one is not.
+        InvalidType: one is no number.
+    """
+    _check_sizes(solver, names, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def _check_sizes(solver: Any, names: Sequence[str], wanted: str, fits: Callable[[float], bool]) -> None:
+    for name in names:
+        value = _number(solver, name)
+        if value is not None and not fits(value):
+            raise InvalidArgument(f"{name}: expected {wanted}, got {value!r}.")
 
 
 def _number(solver: Any, name: str) -> float | None:

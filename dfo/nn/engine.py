@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from dfo.arrays import Floats
 from dfo.batch import Ints
+from dfo.components.options import check_count
 from dfo.errors import BadObjective, BadState, InvalidArgument, short
 from dfo.nn import convolutions, entrywise, lookups, products
 from dfo.nn.batches import dealt, examples, mapped, rows_of, tensors_of, tiled
@@ -52,6 +53,8 @@ ROWS = 1024
 
 STACK = 1 << 22
 """Entries up to which the explicit weights of a chunk's members exist at the same time (16 MiB in single precision)."""
+
+EXPECTED = "one number, or (B,) losses of B examples"
 
 LOOKED = 1 << 18
 """Entries of a tensor whose size is taken at a time: what is converted for it is small."""
@@ -81,9 +84,8 @@ class Engine:
     ) -> None:
         if evaluate not in ("auto", "together", "one by one"):
             raise InvalidArgument(f'evaluate: expected "auto", "together" or "one by one", got {evaluate!r}.')
-        if chunk is not None and chunk < 1:
-            raise InvalidArgument(f"chunk: expected at least one member a pass, got {chunk!r}.")
         self.module, self.loss, self.chunk = module, loss, chunk
+        check_count(self, 1, "chunk")
         self.tensors = trainable(module, params)
         self.places = places(module, self.tensors)
         self.together: bool | None = None if evaluate == "auto" else evaluate == "together"
@@ -184,6 +186,8 @@ class Engine:
                 for i, part in enumerate(_padded(members, size))
             ]
         except Exception as error:
+            if isinstance(error, Unhandled) and self.asked == "together":
+                raise InvalidArgument(f"evaluate: members cannot ride together, {error}. Take 'auto'.") from error
             if not self.together or self.asked != "auto":
                 raise
             self.together, self.reason = False, _why(error)  # if it is the loss that fails, it fails again
@@ -203,7 +207,7 @@ class Engine:
         if not self.together:
             return 1
         if self.chunk is not None:
-            return min(n, self.chunk)
+            return min(n, int(self.chunk))
         rows = rows_of(batch) * members.rows // max(1, examples(batch) or 1)
         most = max(2, ROWS // max(rows, 1))
         count = -(-n // most)
@@ -216,7 +220,8 @@ class Engine:
         data = batch if self._writes is False else mapped(batch, examples(batch), torch.clone)
         alike = Together(members, self.generators) if self.random and members.n > 1 else nullcontext()
         with torch.no_grad(), keep_buffers(self.module), self._lent(values, base), Seeded(self.generators, key), alike:
-            told = _judged(self.loss(self.module, (tiled if members.share else dealt)(data, members)), members)
+            raw = self.loss(self.module, (tiled if members.share else dealt)(data, members))
+        told = judged(raw, members.n, None if examples(batch) is None else members.rows)
         if self._writes is None and (members.n == 1 or self.asked == "together"):
             self._writes = any(not t.is_inference() and t._version > 0 for t in tensors_of(data))
         return told
@@ -318,22 +323,42 @@ def _filled(parts: list[Tensor | None], size: int) -> list[Tensor]:
     return [torch.full_like(made, math.nan) if part is None else part for part in parts]
 
 
-def _judged(raw: Any, members: Members) -> Tensor:
-    """Return what a loss returned as ``(n, B)`` in double precision on the host."""
-    if not isinstance(raw, Tensor):
-        try:
-            raw = torch.as_tensor(np.asarray(raw, dtype=float))
-        except (TypeError, ValueError):
-            raise BadObjective(f"loss: expected (B,) losses or one number, got {short(raw)}.") from None
-    raw = plain(raw)
-    if not raw.is_floating_point():
-        raw = raw.double()
-    if raw.dim() == 0:
-        if members.n > 1:
-            raise Unhandled("the loss is one number, not one an example")
-        return raw.double().reshape(1, 1).cpu()
-    if raw.shape[0] % members.n or (members.n > 1 and raw.shape[0] % (members.n * members.rows)):
-        if members.n > 1:
-            raise Unhandled(f"the loss has shape {tuple(raw.shape)}, which does not begin with the examples")
-        raise BadObjective(f"loss: expected (B,) losses or one number, got shape {tuple(raw.shape)}.")
-    return raw.double().reshape(members.n, -1).cpu()
+def judged(raw: Any, n: int, rows: int | None) -> Tensor:
+    """Return what a loss returned as ``(n, B)`` in double precision on the host; B is 1 where it is one number.
+
+    Args:
+        raw: one number, ``(n B,)`` or ``(n B, 1)``.
+        n: members of the pass.
+        rows: examples that a member sees, B; None where nobody knows.
+
+    Raises:
+        BadObjective: it is something else.
+        Unhandled: it is something else, and members ride together.
+    """
+    told = plain(raw) if isinstance(raw, Tensor) else _numbers(raw)
+    if told.is_complex():
+        raise BadObjective(f"loss: expected {EXPECTED}, got {told.dtype}.")
+    shape = tuple(told.shape)
+    if not shape and n == 1:
+        return told.double().reshape(1, 1).cpu()
+    if not shape:
+        raise Unhandled("the loss is one number, not one an example")
+    fits = rows is None and shape[0] > 0 and shape[0] % n == 0
+    if (fits or shape[0] == n * (rows or 0)) and shape[1:] in ((), (1,)):
+        return told.double().reshape(n, -1).cpu()
+    if n > 1:
+        raise Unhandled(f"the loss has shape {shape}, which is not that of the examples")
+    many = "" if rows is None else f" for {rows} examples"
+    raise BadObjective(
+        f"loss: expected {EXPECTED}, got shape {shape}{many}. Take the mean over what does not count examples."
+    )
+
+
+def _numbers(raw: Any) -> Tensor:
+    try:
+        told = np.asarray(raw)
+    except ValueError:
+        told = np.asarray(None)
+    if told.dtype.kind not in "biuf":
+        raise BadObjective(f"loss: expected {EXPECTED}, got {short(raw)}.")
+    return torch.as_tensor(told.astype(float))

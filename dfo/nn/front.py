@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,18 +14,16 @@ from torch import Tensor, nn
 
 from dfo.arrays import Floats
 from dfo.directions import LowRank, distribution
-from dfo.errors import BadState, InvalidArgument, InvalidType, short
+from dfo.errors import BadObjective, InvalidType, short
 from dfo.nn.batches import examples, split
 from dfo.nn.common import Seeded
 from dfo.nn.course import Course
-from dfo.nn.engine import Engine, Loss
+from dfo.nn.engine import Engine, Loss, judged
 from dfo.nn.in_place import InPlace
 from dfo.nn.members import Draws
-from dfo.nn.options import Options, default_lr, default_radius, groups_of
-from dfo.nn.replay import Record, ReplayLog
-from dfo.nn.resume import begin, go_on, repeat, save
-from dfo.nn.snapshots import Snapshots
-from dfo.random import Key
+from dfo.nn.options import Options, check_numbers, default_lr, default_radius, groups_of
+from dfo.nn.remembered import Remembered
+from dfo.nn.replay import Record
 
 if TYPE_CHECKING:
     from dfo.nn.distributed import Processes
@@ -35,7 +33,7 @@ __all__ = ["Front"]
 Closure = Callable[[], Any]
 
 
-class Front(torch.optim.Optimizer):
+class Front(Remembered):
     """Base of the optimizers of networks; see :class:`dfo.nn.ZOSGD` and :class:`dfo.nn.ES`."""
 
     def __init__(
@@ -46,21 +44,13 @@ class Front(torch.optim.Optimizer):
         self.radius = default_radius(self.engine.tensors) if radius is None else radius
         lr = default_lr(self.engine.tensors) if lr is None else lr
         self.samples, self.options = samples, options
-        for name, value in (("lr", lr), ("radius", self.radius)):
-            if not 0.0 < value < math.inf:
-                raise InvalidArgument(f"{name}: expected a positive finite number, got {value!r}.")
-        if samples < 1:
-            raise InvalidArgument(f"samples: expected at least one direction a step, got {samples!r}.")
+        check_numbers({"lr": lr, "radius": self.radius})
         directions = options.directions
         self.law = LowRank() if directions == "low-rank" else distribution(directions)
-        self.log: ReplayLog | None = None
-        self._snapshots: Snapshots | None = None
-        self._every = 1
         self.processes: Processes | None = None
         group_of, groups = groups_of(module, self.engine.tensors, lr, options)
         super().__init__(groups, {"lr": lr, "weight_decay": options.weight_decay})
         self.course = Course(self.engine.tensors, self.law, options, group_of, self._decays())
-        self._evaluating = False
         self._told: Tensor | None = None  # losses (n, B) of the members of the last step
         if self.course.late:
             _flush_before_use(module, self)
@@ -81,8 +71,10 @@ class Front(torch.optim.Optimizer):
 
         Raises:
             InvalidArgument: the batch cannot be cut into so many parts.
+            InvalidType: a closure that needs arguments, or a loss that cannot be called.
             BadObjective: the loss is neither a number nor one number an example.
         """
+        _check_form(loss, batch)
         q, share = self.plan(batch)
         if not share:
             parts = math.gcd(parts, (examples(batch) or 1) // q)
@@ -128,14 +120,12 @@ class Front(torch.optim.Optimizer):
         return False
 
     def _closures(self, closure: Closure, q: int, index: Any, scale: Floats) -> Floats:
-        if not callable(closure):
-            raise InvalidType(f"step: expected a closure, or a loss and a batch, got {short(closure)}.")
         directions, f, self._told = self.course.directions(self.t, q), [], None
         with torch.no_grad(), InPlace(self.engine.tensors, directions, memory=self.options.room) as moved:
             for i, s in zip(index, scale, strict=True):
                 moved.to(int(i), float(s))
                 with Seeded(self.engine.generators, directions.key.child("dropout")), torch.no_grad():
-                    f.append(float(closure()))  # the random numbers are those of every member
+                    f.append(_number(closure()))  # the random numbers are those of every member
             moved.back()
         return np.asarray(f)
 
@@ -150,173 +140,34 @@ class Front(torch.optim.Optimizer):
 
     # ------------------------------------------------------------------ moves
 
-    @property
-    def t(self) -> int:
-        """Number of the step that comes next."""
-        return self.course.t
-
-    @property
-    def key(self) -> Key:
-        """The key of the run."""
-        return self.course.key
-
-    def _rates(self) -> list[float]:
-        return [float(group["lr"]) for group in self.param_groups]
-
-    def _decays(self) -> list[float]:
-        return [float(group["weight_decay"]) for group in self.param_groups]
-
     def _advance(self, t: int, w: Floats, rates: Sequence[float], level: float) -> None:
         """Write the step down, then move."""
         if self.log is not None:
             named = {"loss": level} | self._notes() | ({"flushed": 1.0} if self.course.flushed else {})
             self.log.append(t, w, rates, named)
         self.course.apply(Record(t, w, tuple(rates), {}), self._decays())
-        if self._snapshots is not None and self.t % self._every == 0:
-            save(self, self._snapshots)
+        self._saved()
 
-    def flush(self) -> None:
-        """Add to the weights what still lags behind. Calls of the module and its ``state_dict`` do so by themselves."""
-        self._flush()
 
-    def _flush(self) -> None:
-        if not self._evaluating and self.course.pending.terms:
-            self.course.settle()
-            self.course.flushed = True
+def _check_form(loss: Any, batch: Any) -> None:
+    """Check that a step was asked for as ``step(loss, batch)`` or as ``step(closure)``."""
+    if not callable(loss):
+        raise InvalidType(f"step: expected step(loss, batch) or step(closure), functions both, got {short(loss)}.")
+    try:
+        inspect.signature(loss).bind(*(() if batch is ... else (None, None)))
+    except TypeError as error:
+        wanted = "no argument, or step(loss, batch)" if batch is ... else "module and batch, or step(closure)"
+        raise InvalidType(f"step: expected a function of {wanted}; {short(loss)}: {error}.") from None
+    except ValueError:  # of some functions nobody knows
+        pass
 
-    # ------------------------------------------------------------------ the memory of a run
 
-    def config(self) -> dict[str, Any]:
-        """Return what a log has to say of this optimizer beside its steps, plain JSON."""
-        rule = self.options.rule if isinstance(self.options.rule, str) else repr(self.options.rule)
-        return {
-            "method": type(self).__name__, "law": repr(self.law), "radius": self.radius, "samples": self.samples,
-            "rule": rule, "beta": self.options.beta, "lag": self.options.lag,
-            "groups": [{k: v for k, v in group.items() if k == "weight_decay"} for group in self.param_groups],
-            "group_of": list(self.course.group_of.values()),
-        }  # fmt: skip
-
-    def log_to(
-        self, path: str | os.PathLike[str] | None = None, *, fsync: bool = False, snapshots: Snapshots | None = None,
-        every: int = 1000,
-    ) -> ReplayLog:  # fmt: skip
-        """Write every further step to a log, and return it; before the first step.
-
-        Args:
-            path: of a new file; None keeps the log in memory.
-            fsync: see :meth:`ReplayLog.create`.
-            snapshots: where the weights are saved, so that a run goes on without repeating all of its steps.
-            every: steps from one snapshot to the next.
-
-        Raises:
-            InvalidArgument: steps have been made, or the file exists.
-        """
-        self.log = begin(self, path, fsync)
-        self._keep(snapshots, every)
-        return self.log
-
-    def resume(
-        self, path: str | os.PathLike[str], *, fsync: bool = False, snapshots: Snapshots | None = None,
-        every: int = 1000,
-    ) -> ReplayLog:  # fmt: skip
-        """Go on with a run whose process has ended, bit for bit: repeat its steps, and write further ones to its log.
-
-        The optimizer has to be made as that of the run, on the weights that the run began with; then ``opt.t`` is
-        the step that comes next, so that data and schedules can be brought there. What is not on the log of a step
-        is the user's to bring back: buffers that calls of the module move, and learning rates changed by hand.
-
-        Args:
-            path: of the log.
-            fsync: see :meth:`ReplayLog.create`.
-            snapshots: those of the run, if it had any: only the steps from the latest on are repeated.
-            every: steps from one snapshot to the next, as in the run.
-
-        Raises:
-            InvalidArgument: steps have been made, there is no such file, or another process writes to it.
-            BadState: the log is of another run, or damaged.
-
-        Example:
-            >>> import os, tempfile, torch, dfo.nn
-            >>> folder = tempfile.TemporaryDirectory()
-            >>> path = os.path.join(folder.name, "run.log")
-            >>> def process(steps):
-            ...     net = torch.nn.Linear(3, 1)
-            ...     _ = torch.nn.init.ones_(net.weight), torch.nn.init.zeros_(net.bias)
-            ...     opt = dfo.nn.ZOSGD(net, lr=0.05, samples=2)
-            ...     log = opt.resume(path) if os.path.exists(path) else opt.log_to(path)
-            ...     while opt.t < steps:
-            ...         _ = opt.step(lambda module, x: module(x).square().mean(1), torch.eye(3))
-            ...     log.close()
-            ...     return net.weight.tolist()
-            >>> process(5) == process(9)  # four steps further
-            False
-            >>> process(9) == process(9)  # nothing is left to do: all nine steps repeated from the log
-            True
-            >>> folder.cleanup()
-        """
-        log = ReplayLog.open(path, write=True, fsync=fsync)
-        try:
-            go_on(self, log, snapshots)
-        except BaseException:
-            log.close()
-            raise
-        self.log = log
-        self._keep(snapshots, every)
-        if snapshots is not None and self.t and self.t % every == 0:
-            self._flush()  # as for the snapshot that was taken here
-        return log
-
-    def _keep(self, snapshots: Snapshots | None, every: int) -> None:
-        if every < 1:
-            raise InvalidArgument(f"every: expected at least one step, got {every!r}.")
-        if snapshots is not None and self.log is not None:
-            snapshots.run = snapshots.run or self.log.identity
-        self._snapshots, self._every = snapshots, every
-
-    def replay(self, log: ReplayLog, stop: int | None = None) -> None:
-        """Repeat the steps of a log, up to and without step ``stop``; no loss is evaluated.
-
-        The module has to hold the weights of the log's start, or of the step at which this optimizer is.
-
-        Raises:
-            BadState: the log is of another configuration, or misses steps.
-        """
-        repeat(self, log, stop)
-        self._flush()
-
-    def _notes(self) -> dict[str, float]:
-        """Return what has to be in the record of a step for :meth:`_observe`."""
-        return {}
-
-    def _observe(self, record: Record) -> None:
-        """Take from a record what later steps depend on."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what, with the module's own ``state_dict``, resumes the run bit for bit: numbers only."""
-        self._flush()
-        return {**super().state_dict(), "dfo": {"config": self.config(), **self.course.state(), **self._memory()}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state.
-
-        Raises:
-            BadState: it is of another configuration.
-        """
-        memory = state_dict.get("dfo")
-        if memory is not None and self._derived:
-            self.radius = memory["config"].get("radius", self.radius)  # that of the weights the run began with
-        if memory is None or memory["config"] != self.config():
-            raise BadState(
-                f"load_state_dict: expected a state of {self.config()}, got {short(memory and memory['config'])}."
-            )
-        super().load_state_dict({k: v for k, v in state_dict.items() if k != "dfo"})
-        self.course.load(memory)
-        self._remember(memory)
-
-    def _memory(self) -> dict[str, Any]:
-        return {}
-
-    def _remember(self, memory: Mapping[str, Any]) -> None: ...
+def _number(value: Any) -> float:
+    """Return what a closure returned as a number."""
+    told = judged(value, 1, None)
+    if told.numel() != 1:
+        raise BadObjective(f"step: expected a closure that returns one number, got {told.numel()}. Take their mean.")
+    return float(told[0, 0])
 
 
 def _flush_before_use(module: nn.Module, front: Front) -> None:

@@ -27,7 +27,7 @@ from dfo.feedback import Values
 from dfo.nn.batches import examples
 from dfo.nn.engine import Evaluate
 from dfo.nn.front import Front
-from dfo.nn.options import Options, Rule
+from dfo.nn.options import Options, Rule, check_numbers
 from dfo.nn.replay import Record
 from dfo.nn.tensors import Choice
 
@@ -41,12 +41,6 @@ TESTED = 4
 
 WHOLE = 20.0
 """Steps after which decay begins to tell."""
-
-
-def _decay(decay: float) -> float:
-    if not 0.0 <= decay <= 1.0:
-        raise InvalidArgument(f"decay: expected a number from 0 to 1, got {decay!r}.")
-    return decay
 
 
 def _share(t: int, decay: float) -> float:
@@ -72,20 +66,11 @@ class ZOSGD(Front):
             and a step costs 2 q passes.
         memory: share of the past in the running mean square of the differences; 0 divides by that of the step alone.
         decay: step ``t`` is ``(1 + t / 20) ** -decay`` as long as the first; 0 leaves it to ``lr`` and its scheduler.
-        directions: as the arguments that follow, see :class:`dfo.nn.options.Options`.
-        rule: see there.
-        beta: see there.
-        weight_decay: see there.
-        params: see there.
-        groups: see there.
-        evaluate: see there.
-        chunk: see there.
-        lag: see there.
-        room: see there.
-        seed: see there.
+        directions: this and all that follows, see :class:`dfo.nn.options.Options`.
 
     Raises:
         InvalidArgument: a number out of its range, or nothing to move.
+        InvalidType: something that is no number.
 
     Example:
         >>> import torch, dfo.nn
@@ -106,15 +91,16 @@ class ZOSGD(Front):
         params: Choice = None, groups: Sequence[Mapping[str, Any]] = (), evaluate: Evaluate = "auto",
         chunk: int | None = None, lag: int = 8, room: int = 1 << 26, seed: int = 0,
     ) -> None:  # fmt: skip
-        if not 0.0 <= memory < 1.0:
+        check_numbers({"samples": samples, "memory": memory, "decay": decay})
+        if memory == 1:
             raise InvalidArgument(f"memory: expected a number from 0 to below 1, got {memory!r}.")
-        self.memory, self.level, self.seen, self.decay = memory, 0.0, 0, _decay(decay)
+        self.memory, self.level, self.seen, self.decay = memory, 0.0, 0, decay
         options = Options(
             directions=directions, rule=rule, beta=beta, weight_decay=weight_decay, params=params, groups=groups,
             evaluate=evaluate, chunk=chunk, lag=lag, room=room, seed=seed,
         )  # fmt: skip
         self.dealt = None if samples is not None else 1  # examples a direction sees
-        super().__init__(module, lr, radius, samples or TESTED, options)
+        super().__init__(module, lr, radius, TESTED if samples is None else int(samples), options)
 
     def plan(self, batch: Any) -> tuple[int, bool]:
         """Return the number of directions of this step, and whether all of them see all examples.
@@ -190,26 +176,16 @@ class ES(Front):
 
     Args:
         module: any module; its parameters that ask for gradients move, in place.
-        lr: root mean square of the first step per weight; by default ``4 d**-0.4`` times the typical size of a weight
-            (the median over the tensors of their root mean square).
+        lr: as in :class:`ZOSGD`.
         population: members a step, an even number.
         sigma: standard deviation of a member's weights; ``lr`` by default.
         shaping: utilities, see :func:`dfo.components.shaping.shaped`.
-        decay: step ``t`` is ``(1 + t / 20) ** -decay`` as long as the first; 0 leaves it to ``lr`` and its scheduler.
-        directions: as the arguments that follow, see :class:`dfo.nn.options.Options`.
-        rule: see there.
-        beta: see there.
-        weight_decay: see there.
-        params: see there.
-        groups: see there.
-        evaluate: see there.
-        chunk: see there.
-        lag: see there.
-        room: see there.
-        seed: see there.
+        decay: as in :class:`ZOSGD`.
+        directions: this and all that follows, see :class:`dfo.nn.options.Options`.
 
     Raises:
         InvalidArgument: a number out of its range, or nothing to move.
+        InvalidType: something that is no number.
 
     Example:
         >>> import torch, dfo.nn
@@ -230,16 +206,17 @@ class ES(Front):
         params: Choice = None, groups: Sequence[Mapping[str, Any]] = (), evaluate: Evaluate = "auto",
         chunk: int | None = None, lag: int = 8, room: int = 1 << 26, seed: int = 0,
     ) -> None:  # fmt: skip
-        if population < 2 or population % 2:
+        check_numbers({"population": population, "sigma": sigma, "decay": decay})
+        if population % 2:
             raise InvalidArgument(f"population: expected an even number of members, got {population!r}.")
         if shaping not in SHAPINGS:
             raise InvalidArgument(f"shaping: expected one of {', '.join(SHAPINGS)}, got {shaping!r}.")
-        self.shaping, self.decay = shaping, _decay(decay)
+        self.shaping, self.decay = shaping, decay
         options = Options(
             directions=directions, rule=rule, beta=beta, weight_decay=weight_decay, params=params, groups=groups,
             evaluate=evaluate, chunk=chunk, lag=lag, room=room, seed=seed,
         )  # fmt: skip
-        super().__init__(module, lr, 1.0 if sigma is None else sigma, population // 2, options)
+        super().__init__(module, lr, 1.0 if sigma is None else sigma, int(population) // 2, options)
         if sigma is None:
             self.radius, self._derived = float(self.param_groups[-1]["lr"]), True
 

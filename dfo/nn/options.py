@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from dfo.components.options import check_count, check_not_negative, check_positive, check_share
 from dfo.directions import Distribution
-from dfo.errors import InvalidArgument, short
+from dfo.errors import InvalidArgument, InvalidType, short
 from dfo.nn.engine import Evaluate, typical_size
 from dfo.nn.tensors import Choice
 from dfo.nn.torch_rule import TorchRule
 
-__all__ = ["Options", "Rule", "default_lr", "default_radius", "groups_of"]
+__all__ = ["Options", "Rule", "check_numbers", "default_lr", "default_radius", "groups_of"]
 
 Rule: TypeAlias = "Literal['sgd', 'momentum'] | TorchRule"
 
@@ -63,12 +64,34 @@ class Options:
     def __post_init__(self) -> None:
         if not isinstance(self.rule, TorchRule) and self.rule not in ("sgd", "momentum"):
             raise InvalidArgument(f'rule: expected "sgd", "momentum" or a TorchRule, got {self.rule!r}.')
-        if not 0.0 < self.beta < 1.0:
+        check_numbers({name: getattr(self, name) for name in ("beta", "weight_decay", "lag", "room")})
+        if self.beta in (0, 1):
             raise InvalidArgument(f"beta: expected a number between 0 and 1, got {self.beta!r}.")
-        if not 0.0 <= self.weight_decay < math.inf:
-            raise InvalidArgument(f"weight_decay: expected a number >= 0, got {self.weight_decay!r}.")
-        if self.lag < 0:
-            raise InvalidArgument(f"lag: expected a number of columns >= 0, got {self.lag!r}.")
+
+
+COUNTS: Mapping[str, int] = {"samples": 1, "population": 2, "lag": 0, "room": 0}
+"""Options that are integers, and the least they may be."""
+
+BY_DEFAULT = frozenset({"lr", "radius", "samples", "sigma"})
+"""Options that may be None."""
+
+
+def check_numbers(given: Mapping[str, Any]) -> None:
+    """Check those numbers of an optimizer of networks that are given by name.
+
+    Raises:
+        InvalidArgument: one is out of its range.
+        InvalidType: one is no number.
+    """
+    told = SimpleNamespace(**given)
+    for name, value in given.items():
+        if value is None and name not in BY_DEFAULT:
+            raise InvalidType(f"{name}: expected a number, got None.")
+    check_positive(told, *(name for name in ("lr", "radius", "sigma") if name in given))
+    check_not_negative(told, *(name for name in ("weight_decay",) if name in given))
+    check_share(told, *(name for name in ("beta", "decay", "memory") if name in given))
+    for name in given.keys() & COUNTS.keys():
+        check_count(told, COUNTS[name], name)
 
 
 def default_radius(tensors: Mapping[str, Tensor]) -> float:
@@ -100,8 +123,9 @@ def groups_of(
     for given in options.groups:
         pattern = given.get("params")
         unknown = set(given) - {"params", "lr", "weight_decay"}
-        if not isinstance(pattern, str) or unknown:
+        if not isinstance(pattern, str) or unknown or None in given.values():
             raise InvalidArgument(f"groups: expected params (an expression), lr and weight_decay, got {short(given)}.")
+        check_not_negative(SimpleNamespace(**given), *(given.keys() - {"params"}))
         mine = [name for name in tensors if name not in group_of and re.search(pattern, name)]
         if not mine:
             raise InvalidArgument(f"groups: no name of a parameter that moves matches {pattern!r}.")

@@ -34,7 +34,8 @@ class ModuleOracle:
     The point is one vector: the weights that move, one tensor behind the other, in single precision (in double, where
     one of them is). Solvers that perturb (``zo-sgd``, ``openai-es``, ``zo-rank-sgd``, ...) never build a member: their
     directions go to the module as they are; with :meth:`low_rank` they are products of two vectors a matrix. Solvers
-    that hold points (``genetic``, ``cbo``, ``cma``, ...) have theirs evaluated as stacked weights.
+    that hold points (``genetic``, ``cbo``, ``cma``, ...) have theirs evaluated as stacked weights. A run without an
+    ``x0`` begins at the weights as they are; weights outside its bounds are an error that says how many.
 
     Args:
         module: any module; it keeps its own weights, mode and buffers. :meth:`load` puts a result into it.

@@ -17,12 +17,12 @@ from dfo.nn.replay import ReplayLog, describe
 from dfo.nn.snapshots import Snapshot, Snapshots
 
 if TYPE_CHECKING:
-    from dfo.nn.front import Front
+    from dfo.nn.remembered import Remembered
 
 __all__ = ["begin", "go_on", "repeat", "save"]
 
 
-def begin(front: Front, path: str | os.PathLike[str] | None, fsync: bool) -> ReplayLog:
+def begin(front: Remembered, path: str | os.PathLike[str] | None, fsync: bool) -> ReplayLog:
     """Return a new log for an optimizer that has made no step."""
     if front.t:
         raise InvalidArgument(f"log_to: expected no step before, got {front.t}. Ask for the log first, or resume one.")
@@ -30,7 +30,7 @@ def begin(front: Front, path: str | os.PathLike[str] | None, fsync: bool) -> Rep
     return ReplayLog.create(path, header, fsync=fsync)
 
 
-def repeat(front: Front, log: ReplayLog, stop: int | None) -> None:
+def repeat(front: Remembered, log: ReplayLog, stop: int | None) -> None:
     """Apply the records of a log from the step of the optimizer on; what lags behind stays behind."""
     _same_run(front, log)
     for i in range(log.position(front.t), len(log) if stop is None else log.position(stop)):
@@ -43,7 +43,7 @@ def repeat(front: Front, log: ReplayLog, stop: int | None) -> None:
         front._observe(record)
 
 
-def _same_run(front: Front, log: ReplayLog) -> None:
+def _same_run(front: Remembered, log: ReplayLog) -> None:
     """Compare an optimizer, and its weights where it has made no step, with the head of a log."""
     start = "later" if front.t else None  # no hash of weights that need not be those of the start
     ours = describe(front.engine.tensors, front.key.seed, front.config(), start)
@@ -59,7 +59,7 @@ def _same_run(front: Front, log: ReplayLog) -> None:
         )
 
 
-def go_on(front: Front, log: ReplayLog, snapshots: Snapshots | None) -> None:
+def go_on(front: Remembered, log: ReplayLog, snapshots: Snapshots | None) -> None:
     """Bring an optimizer that has made no step to the end of a log, from the latest snapshot on.
 
     Raises:
@@ -78,13 +78,13 @@ def go_on(front: Front, log: ReplayLog, snapshots: Snapshots | None) -> None:
     repeat(front, log, None)
 
 
-def save(front: Front, snapshots: Snapshots) -> None:
+def save(front: Remembered, snapshots: Snapshots) -> None:
     """Write a snapshot of the weights, of the state of an optimizer of torch, and of masks that are held."""
     front.flush()
     snapshots.save(front.t, {**front.engine.tensors, **_inner(front), **front.course.laws.state()})
 
 
-def _load(front: Front, log: ReplayLog, found: Snapshot) -> None:
+def _load(front: Remembered, log: ReplayLog, found: Snapshot) -> None:
     """Put an optimizer where a snapshot was taken: weights from there, all the rest from the log."""
     held = found.tensors()
     inner = {name: x for name, x in held.items() if name.startswith("rule/")}
@@ -112,7 +112,7 @@ def _load(front: Front, log: ReplayLog, found: Snapshot) -> None:
         front.course.rule.load_state_dict(state)
 
 
-def _inner(front: Front) -> dict[str, Tensor]:
+def _inner(front: Remembered) -> dict[str, Tensor]:
     """Return the tensors of an optimizer of torch: ``rule/<number of the parameter>/<name>``."""
     if front.course.rule is None:
         return {}

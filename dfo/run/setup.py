@@ -111,7 +111,7 @@ def resolve(
     ``planned`` is the budget that the solver plans for, where it is not the one granted: a run that is extended goes
     on as it was planned.
     """
-    if x0 is None and bounds is None:
+    if x0 is None:
         x0 = getattr(fun, "x0", None)  # an oracle that knows where to start, such as the weights of a network
     space, start = validate.space_and_start(x0, bounds)
     key = Key.of(seed)

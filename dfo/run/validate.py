@@ -180,10 +180,12 @@ def _inside(box: Box, x: Array) -> Array:
     values = np.asarray(to_numpy(x), dtype=float)
     single = 4 if to_numpy(x).dtype.itemsize < 8 else 0  # single precision cannot hold every bound
     slack = single * np.finfo(np.float32).eps * np.abs(values)
-    for i in np.flatnonzero((values < box.lower - slack) | (values > box.upper + slack)):
+    outside = np.flatnonzero((values < box.lower - slack) | (values > box.upper + slack))
+    for i in outside:
+        more = f" ({len(outside)} of {len(values)} lie outside)" if len(outside) > 1 else ""
         raise InvalidArgument(
-            f"x0[{i}]: expected a start within the bounds ({box.lower[i]:g}, {box.upper[i]:g}), got {values[i]:g}."
-            " Move it inside, or widen the bounds."
+            f"x0[{i}]: expected a start within the bounds ({box.lower[i]:g}, {box.upper[i]:g}), got {values[i]:g}{more}"
+            ". Move it inside, or widen the bounds."
         )
     return x
 

@@ -20,7 +20,7 @@ from torch import nn
 from zoo import DROPOUT, ZOO
 
 from dfo.directions import Directions, Gaussian, LowRank, Rademacher
-from dfo.errors import BadState, InvalidArgument
+from dfo.errors import BadObjective, BadState, InvalidArgument, InvalidType
 from dfo.nn import ES, ZOSGD, ReplayLog, Snapshots, TorchRule
 
 RULES = {"sgd": "sgd", "momentum": "momentum", "adam": TorchRule(torch.optim.Adam)}
@@ -645,3 +645,82 @@ def test_losses_that_are_one_number_are_shared_by_all_directions(closure):
     told = [opt.step(lambda: loss(module, x)) if closure else opt.step(loss, x) for _ in range(40)]
     assert set(calls[10:]) == {32}  # after the comparison of two members that ride together
     assert told[-1] < 0.5 * told[0]
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "error", "message"),
+    [
+        (ZOSGD, {"samples": 0}, InvalidArgument, "samples: expected an integer >= 1"),
+        (ZOSGD, {"samples": 2.5}, InvalidArgument, "samples: expected an integer >= 1"),
+        (ZOSGD, {"samples": math.nan}, InvalidArgument, "samples: expected an integer >= 1"),
+        (ZOSGD, {"samples": True}, InvalidType, "samples: expected a number"),
+        (ZOSGD, {"lr": "a"}, InvalidType, "lr: expected a number"),
+        (ZOSGD, {"lr": 0.0}, InvalidArgument, "lr: expected a positive number"),
+        (ZOSGD, {"radius": [1]}, InvalidType, "radius: expected a number"),
+        (ZOSGD, {"radius": math.inf}, InvalidArgument, "radius: expected a positive number"),
+        (ZOSGD, {"memory": "0.9"}, InvalidType, "memory: expected a number"),
+        (ZOSGD, {"memory": None}, InvalidType, "memory: expected a number"),
+        (ZOSGD, {"memory": 1.0}, InvalidArgument, "memory: expected a number from 0 to below 1"),
+        (ZOSGD, {"decay": "a"}, InvalidType, "decay: expected a number"),
+        (ZOSGD, {"decay": 2}, InvalidArgument, "decay: expected a number from 0 to 1"),
+        (ZOSGD, {"beta": "a"}, InvalidType, "beta: expected a number"),
+        (ZOSGD, {"beta": 1}, InvalidArgument, "beta: expected a number between 0 and 1"),
+        (ZOSGD, {"weight_decay": "a"}, InvalidType, "weight_decay: expected a number"),
+        (ZOSGD, {"weight_decay": -1}, InvalidArgument, "weight_decay: expected a number of at least 0"),
+        (ZOSGD, {"lag": "a"}, InvalidType, "lag: expected a number"),
+        (ZOSGD, {"lag": 1.5}, InvalidArgument, "lag: expected an integer >= 0"),
+        (ZOSGD, {"room": -1}, InvalidArgument, "room: expected an integer >= 0"),
+        (ZOSGD, {"chunk": "a"}, InvalidType, "chunk: expected a number"),
+        (ZOSGD, {"chunk": 0}, InvalidArgument, "chunk: expected an integer >= 1"),
+        (ZOSGD, {"groups": [{"params": "bias", "lr": "a"}]}, InvalidType, "lr: expected a number"),
+        (ZOSGD, {"groups": [{"params": "bias", "weight_decay": -1}]}, InvalidArgument, "weight_decay"),
+        (ES, {"population": "a"}, InvalidType, "population: expected a number"),
+        (ES, {"population": 0}, InvalidArgument, "population: expected an integer >= 2"),
+        (ES, {"population": 7}, InvalidArgument, "population: expected an even number"),
+        (ES, {"sigma": "a"}, InvalidType, "sigma: expected a number"),
+        (ES, {"sigma": -1.0}, InvalidArgument, "sigma: expected a positive number"),
+        (ES, {"decay": -1}, InvalidArgument, "decay: expected a number from 0 to 1"),
+    ],
+)
+def test_numbers_out_of_their_range_are_refused_in_one_way(make, wrong, error, message):
+    with pytest.raises(error, match=message):
+        make(network(), **wrong)
+
+
+def test_a_step_says_what_it_takes():
+    opt = front(network(), "zosgd")
+    with pytest.raises(InvalidType, match=r"no argument, or step\(loss, batch\)"):
+        opt.step(loss)
+    with pytest.raises(InvalidType, match=r"module and batch, or step\(closure\)"):
+        opt.step(lambda: 1.0, data(0))
+    with pytest.raises(InvalidType, match=r"step\(loss, batch\) or step\(closure\)"):
+        opt.step(0.5, data(0))
+    assert opt.t == 0
+
+
+@pytest.mark.parametrize("evaluate", ["auto", "together", "one by one"])
+@pytest.mark.parametrize("said", [None, "0.5", [], 1j, torch.ones(3), torch.ones(4, 2), torch.ones(4, 4), [0.5] * 5])
+def test_a_loss_is_one_number_or_one_an_example(evaluate, said):
+    module = network()
+    before, opt = bits(module), front(module, "zosgd", evaluate=evaluate)
+    with pytest.raises((BadObjective, InvalidArgument), match=r"loss|the losses?"):
+        opt.step(lambda m, b: said, data(0))
+    assert opt.t == 0
+    assert same(bits(module), before)
+
+
+@pytest.mark.parametrize("said", [None, "0.5", [0.5, 0.6], torch.ones(4)])
+def test_a_closure_returns_one_number(said):
+    opt = front(network(), "zosgd")
+    with pytest.raises(BadObjective, match="expected"):
+        opt.step(lambda: said)
+
+
+def test_a_column_of_losses_counts_as_losses():
+    a, b = (front(network(), "zosgd") for _ in range(2))
+    assert [a.step(loss, data(t)) for t in range(3)] == [
+        b.step(lambda m, x: loss(m, x).unsqueeze(1), data(t)) for t in range(3)
+    ]

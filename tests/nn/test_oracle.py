@@ -93,3 +93,21 @@ def test_what_cannot_be_is_refused_before_anything_is_evaluated():
         dfo.nn.ModuleOracle(net, 3.0, data())
     with pytest.raises(InvalidArgument, match="expected 26 weights, got 3"):
         dfo.nn.ModuleOracle(net, square, data()).load(np.zeros(3))
+
+
+@pytest.mark.parametrize("method", ["random", "zo-sgd"])
+def test_bounds_leave_the_start_where_the_weights_are(method):
+    oracle = dfo.nn.ModuleOracle(network(), square, data())
+    first = float(square(network(), data()).mean().detach())
+    res = dfo.minimize(oracle, bounds=[(-3, 2)] * 26, method=method, budget=1)
+    assert res.fun == pytest.approx(first, rel=1e-5)
+    res = dfo.minimize(oracle, np.full(26, 0.5), bounds=[(-3, 2)] * 26, method=method, budget=1)
+    assert res.fun != pytest.approx(first, rel=1e-3)  # another start, where one is given
+
+
+def test_weights_outside_the_bounds_are_told():
+    oracle = dfo.nn.ModuleOracle(network(), square, data())
+    outside = int((oracle.x0.abs() > 0.3).sum())
+    assert outside > 1
+    with pytest.raises(InvalidArgument, match=rf"within the bounds .* \({outside} of 26 lie outside\)"):
+        dfo.minimize(oracle, bounds=[(-0.3, 0.3)] * 26, budget=1)
