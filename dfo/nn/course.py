@@ -119,6 +119,8 @@ class Course:
         columns = sum(w.shape[1] for w in self.pending.terms.values()) * self._rank
         if not self.late or columns >= self.options.lag:
             self.settle()
+        elif t in self.drawn:
+            self.drawn[t].shelf.pack()  # kept for several steps
 
     @property
     def _rank(self) -> int:

@@ -121,6 +121,22 @@ class Shelf:
                 self.kept[where] = found
         return found
 
+    def pack(self) -> None:
+        """Move what is kept into one stretch of memory a kind, so that it does not lie among what is freed."""
+        whole: dict[Any, Any] = {}
+        for found in self.kept.values():
+            for t in found if isinstance(found, tuple) else (found,):
+                whole[t.dtype, t.device] = whole.get((t.dtype, t.device), 0) + t.numel()
+        whole = {kind: torch.empty(n, dtype=kind[0], device=kind[1]) for kind, n in whole.items()}
+
+        def moved(t: Tensor) -> Tensor:
+            kind, n = (t.dtype, t.device), t.numel()
+            mine, whole[kind] = whole[kind][:n].view(t.shape).copy_(t), whole[kind][n:]
+            return mine
+
+        for where, found in self.kept.items():
+            self.kept[where] = tuple(moved(t) for t in found) if isinstance(found, tuple) else moved(found)
+
 
 class Stream:
     """The directions of one tensor, ``(a, b)`` or of any shape, drawn when they are needed.
@@ -264,9 +280,9 @@ class Draws:
     def __init__(self, directions: Directions, tensors: Mapping[str, Tensor], room: int = 1 << 26) -> None:
         self.directions, self.tensors = directions, tensors
         make = _in_blocks if isinstance(directions.like, Mapping) else _flat
-        self.streams, shelf = make(directions, tensors), Shelf(room)
+        self.streams, self.shelf = make(directions, tensors), Shelf(room)
         for stream in self.streams.values():
-            stream.shelf, stream.count = shelf, directions.count
+            stream.shelf, stream.count = self.shelf, directions.count
 
 
 def _in_blocks(directions: Directions, tensors: Mapping[str, Tensor]) -> dict[str, Stream]:

@@ -527,6 +527,19 @@ def test_what_lags_behind_has_one_width_and_is_made_when_it_is_used(rule):
         torch.testing.assert_close(tall.float() @ flat.float(), moved, rtol=0.0, atol=0.01)
 
 
+def test_directions_that_wait_lie_in_one_piece():
+    opt = ZOSGD(network(torch.bfloat16), lr=0.05, radius=0.02, samples=1)
+    run(opt, 1)
+    kept = opt.course.drawn[0].shelf.kept
+    assert kept
+    tensors = [t for found in kept.values() for t in (found if isinstance(found, tuple) else (found,))]
+    assert len({t.untyped_storage().data_ptr() for t in tensors}) == 1
+    fresh = ZOSGD(network(torch.bfloat16), lr=0.05, radius=0.02, samples=1).course.draws(0, 1)
+    for name in ("0.weight", "3.weight"):
+        ours, theirs = (draws.streams[name].factors(0, 1) for draws in (opt.course.drawn[0], fresh))
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
 def test_the_module_outside_sees_every_step():
     module = network(torch.bfloat16)
     opt = ZOSGD(module, lr=0.05, radius=0.02, samples=1)
