@@ -28,7 +28,7 @@ def ours(method, tries, folder):
     first = max(set(found), key=found.count)
     odd = sorted({str(s) for s, one in zip(settings, found, strict=True) if one != first})
     text = (
-        f"{len(set(found))} different histories in {len(found)} processes"
+        f"{len(set(found))} {'history' if len(set(found)) == 1 else 'histories'} in {len(found)} processes"
         + f": (seed, threads, workers) {'; '.join(odd[:3])}" * bool(odd)
     )
     return Outcome(len(found), found.count(first) if len(first) == 64 else 0, text)
