@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from dfo.arrays import is_array
 from dfo.batch import Batch, Items, Points
-from dfo.errors import InvalidArgument, ObjectiveFailed, short
+from dfo.errors import CannotWrite, InvalidArgument, ObjectiveFailed, short
 from dfo.feedback import Values
 from dfo.oracles.function import Function, Halted
 from dfo.oracles.outcomes import Evaluator, Failed
 from dfo.oracles.values import values_of
+from dfo.run.result import STATUS
+from dfo.run.setup import GRACE
 
 if TYPE_CHECKING:
     from dfo.run.asktell import AskTell, Candidate
@@ -35,9 +37,6 @@ __all__ = ["AsTheyEnd", "lanes_of_workers"]
 
 LOOK = 0.1
 """Seconds between two looks at whether the run is to end."""
-
-GRACE = 3.5
-"""Seconds that evaluations under way get when the run is to end."""
 
 
 def lanes_of_workers(workers: Any, oracle: Any, eval_timeout: float | None, retries: int) -> list[Evaluator]:
@@ -58,9 +57,7 @@ def lanes_of_workers(workers: Any, oracle: Any, eval_timeout: float | None, retr
         )
     shared = oracle.evaluator
     if isinstance(shared, Crew):
-        count = shared.size
-        shared.close()
-        return [Crew(1, eval_timeout=eval_timeout, retries=retries) for _ in range(count)]
+        return [Crew(1, eval_timeout=eval_timeout, retries=retries, grace=GRACE) for _ in range(shared.size)]
     if isinstance(workers, Executor):
         count = int(getattr(workers, "_max_workers", 0) or os.cpu_count() or 1)
     else:
@@ -70,7 +67,8 @@ def lanes_of_workers(workers: Any, oracle: Any, eval_timeout: float | None, retr
             f"asynchronous: expected workers that take one point at a time, got workers={short(workers)}."
             " Pass a number of processes of at least 2, 'threads:8', 'ray', or an executor."
         )
-    return [evaluator_of(workers, oracle.call, retries=retries) or shared for _ in range(count)]
+    limits: Any = {"eval_timeout": eval_timeout, "retries": retries, "grace": GRACE}
+    return [evaluator_of(workers, oracle.call, **limits) or shared for _ in range(count)]
 
 
 def _slots(evaluator: Any) -> int:
@@ -159,10 +157,14 @@ class AsTheyEnd:
         session.recommended = lambda: asker.recommended
         for x, value in zip(*known, strict=True) if known is not None else ():
             session.note_known(x, float(value))
-            asker.observe(x, float(value))
+            if not asker.asked:  # else it was played back
+                asker.observe(x, float(value))
         if setup.run is not None:
             _read_back(setup.run, session)
-        _drive(asker, session, setup.oracle, self.evaluators)
+        try:
+            _drive(asker, session, setup.oracle, self.evaluators)
+        except CannotWrite as error:
+            session.end("unstored", f"{STATUS['unstored']} {error}")
         return result_of(setup, session, reserve)
 
 
@@ -231,5 +233,5 @@ def _enter(asker: AskTell, session: Session, oracle: Function, candidate: Candid
         return
     told: Values = values_of([outcome], first=session.nfev == 0)
     session.count(batch, told)
-    asker.tell(candidate.id, outcome if told.valid[0] else float("nan"))
+    asker.tell(candidate.id, outcome)
     session.after_step(batch, told)

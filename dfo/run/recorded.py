@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from hashlib import blake2b
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfo.arrays import is_blocks, size, to_numpy
+from dfo.arrays import is_blocks, size
 from dfo.batch import Batch, Perturbations
 from dfo.errors import CannotWrite
 from dfo.feedback import Feedback, Values
 from dfo.oracles.function import Function, Halted, members
+from dfo.oracles.outcomes import Answer
 from dfo.protocols import Oracle
 from dfo.random import Key
 
@@ -63,18 +63,18 @@ class Recorded:
             RunMismatch: the store holds the answers to other questions.
         """
         try:
-            first, _ = self.run.ask(batch, points_of(batch))
+            first, known = self.run.ask(batch, points_of(batch))
         except CannotWrite as error:
             raise Halted(Values(_none()), 0, error) from error
-        return self._answer(batch, first, memory)
+        return self._answer(batch, first, memory, known)
 
-    def _answer(self, batch: Batch, first: int, memory: Any) -> tuple[Feedback, Any]:
-        done = min(self.run.answered_from(first), len(batch))
+    def _answer(self, batch: Batch, first: int, memory: Any, known: Mapping[int, Answer]) -> tuple[Feedback, Any]:
+        done = min(self.run.answered_from(first), len(batch)) if first in known else 0
         kept = self.run.answered(first, done) if done else None
         if kept is not None and done == len(batch):
             return kept
         if kept is not None and isinstance(kept[0], Values):  # a smaller budget ended within this batch
-            more, memory = self._answer(batch.part(done, len(batch)), first + done, kept[1])
+            more, memory = self._answer(batch.part(done, len(batch)), first + done, kept[1], known)
             assert isinstance(more, Values)
             return kept[0].joined(more), memory
         try:
@@ -85,8 +85,8 @@ class Recorded:
         try:
             self.run.answer(first, len(batch), told, memory)
         except CannotWrite as error:
-            known = told if isinstance(told, Values) else Values(_none())
-            raise Halted(known, len(batch), error) from error
+            done_now = told if isinstance(told, Values) else Values(_none())
+            raise Halted(done_now, len(batch), error) from error
         return told, memory
 
 
@@ -95,11 +95,11 @@ def points_of(batch: Batch) -> Sequence[Any]:
 
     Members of a network's population are perturbations of one center; they are neither built nor stored one by one.
     """
+    from dfo.run.store.points import encoded
+
     if not isinstance(batch, Perturbations) or size(batch.centers[0]) * len(batch) <= LARGE:
         return members(batch)
-    centers = [
-        [blake2b(to_numpy(b).tobytes(), digest_size=16).hexdigest() for b in blocks_of(c)] for c in batch.centers
-    ]
+    centers = [[encoded(block).digest.hex() for block in blocks_of(center)] for center in batch.centers]
     index = range(len(batch)) if batch.index is None else batch.index.tolist()
     origin = [0] * len(batch) if batch.origin is None else batch.origin.tolist()
     law, key = repr(batch.directions.law), repr(batch.directions.key)
@@ -107,11 +107,6 @@ def points_of(batch: Batch) -> Sequence[Any]:
         {"center": ",".join(centers[o]), "law": law, "key": key, "direction": i, "scale": repr(float(s))}
         for o, i, s in zip(origin, index, batch.scale, strict=True)
     ]
-
-
-def digest(block: Any) -> str:
-    """Return what tells an array from others."""
-    return blake2b(np.ascontiguousarray(to_numpy(block)).tobytes(), digest_size=16).hexdigest()
 
 
 def blocks_of(point: Any) -> Sequence[Any]:

@@ -1,6 +1,9 @@
 """Values told as they end: the exact budget, no waiting for the slowest, nothing lost when it is cut."""
 
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -9,6 +12,7 @@ import pytest
 
 import dfo
 from dfo.errors import InvalidArgument
+from dfo.run.store import View
 
 X0 = [0.5, -0.4, 0.3]
 
@@ -103,3 +107,55 @@ def test_a_store_keeps_what_was_told_and_goes_on(tmp_path):
 def test_what_cannot_be_told_one_by_one_is_refused(arguments):
     with pytest.raises(InvalidArgument, match="asynchronous"):
         dfo.minimize(sphere, X0, budget=20, asynchronous=True, **{"method": "cma", **arguments})
+
+
+@pytest.mark.parametrize("workers", [2, "threads:2"])
+def test_the_recommendation_of_a_noisy_run_is_evaluated_too(workers, tmp_path):
+    for store in (None, tmp_path / "run.db", tmp_path / "run.db"):
+        res = dfo.minimize(
+            sphere, X0, method="cma", budget=100, noise=True, workers=workers, asynchronous=True, store=store
+        )
+        assert (res.nfev, res.status) == (100, "budget")
+        assert res.fun == pytest.approx(sphere(res.x), rel=1e-12)
+
+
+def test_failures_are_stored_as_what_they_were(tmp_path):
+    calls = []
+
+    def f(x):
+        calls.append(1)
+        if len(calls) < 10:
+            return sphere(x)
+        return float("nan") if x[0] > 0.3 else "text" if x[1] > -0.1 else sphere(x)
+
+    with pytest.warns(dfo.errors.EvaluationWarning):
+        res = dfo.minimize(
+            f, [0.4, -0.1, 0], method="cma", budget=100, workers="threads:2", asynchronous=True, store=tmp_path / "r.db"
+        )
+    with View.open(tmp_path / "r.db") as view:
+        kinds = [row.status for row in view.rows()]
+    assert kinds.count("nonfinite") > 0
+    assert kinds.count("bad_type") > 0
+    assert len(kinds) - kinds.count("ok") == res.nfail
+
+
+def test_known_points_are_told_once(tmp_path):
+    arguments = {"method": "cma", "workers": "threads:2", "asynchronous": True, "store": tmp_path / "r.db"}
+    for budget in (30, 60):
+        dfo.minimize(sphere, X0, budget=budget, known=([[0.1, 0.1, 0.1]], [0.03]), **arguments)
+    with View.open(tmp_path / "r.db") as view:
+        assert [event["kind"] for event in view.events].count("observed") == 1
+
+
+def test_a_full_disk_ends_a_run_with_its_result(tmp_path):
+    code = """
+        import resource, sys, warnings, dfo
+        warnings.simplefilter("ignore")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (160 << 10, 160 << 10))
+        res = dfo.minimize(lambda x: float(x @ x), [1.0, 2.0], method="cma", budget=2000, workers="threads:2",
+                           asynchronous=True, store=sys.argv[1])
+        print(res.status, 0 < res.nfev < 2000, res.fun < 5.0)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "r.db")]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["unstored", "True", "True"]

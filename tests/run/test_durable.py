@@ -307,3 +307,28 @@ def test_a_callback_that_raises_leaves_a_store_that_says_so(tmp_path):
     with View.open(store) as view:
         assert (view.status, view.message) == ("error", "LookupError: no such plot")
     same(plain("cma", store=store), plain("cma"))
+
+
+class Remembers:
+    """An oracle with a large memory: a count, and as many numbers as fill a file."""
+
+    gives, max_batch = frozenset({"values", "ranking"}), None
+
+    def start(self, lanes, key):
+        return (np.zeros(200_000),)
+
+    def evaluate(self, batch, memory):
+        (seen,) = memory
+        f = (batch.dense() ** 2).sum(axis=1) + 1e-3 * seen[0]
+        return dfo.feedback.Values(f), (seen + 1.0,)
+
+
+def test_only_the_newest_memory_of_an_oracle_is_kept(tmp_path):
+    store = tmp_path / "run.db"
+
+    def go(budget, **more):
+        return dfo.minimize(Remembers(), X0, method="cma", batch=10, budget=budget, **more)
+
+    go(200, store=dfo.Store(store, every=0.0))
+    assert len(list((tmp_path / "run.db.blobs").iterdir())) <= 3  # of 20: the newest answer's, and of two states
+    assert np.array_equal(go(300, store=store).history.fun, go(300).history.fun)

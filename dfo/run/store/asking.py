@@ -28,6 +28,7 @@ from dfo.run.store.location import Store, path_of
 from dfo.run.store.points import decoded, encoded
 from dfo.run.store.rows import answer_of
 from dfo.run.store.run import Run
+from dfo.run.store.schema import GROUP
 from dfo.run.store.view import View
 from dfo.secrets import scrub
 
@@ -121,7 +122,7 @@ class Journal:
         count = 0
         try:
             with View.open(self.path) as view:
-                questions, told = view.table("questions"), _Told(opt, view)
+                questions, told = [row for row in view.table("questions") if row[0] < GROUP], _Told(opt, view)
             for number, step, _, _, _, _, digest in questions:
                 told.before(number, step)
                 candidate = opt.ask_candidate()
@@ -145,7 +146,8 @@ class _Told:
 
     def __init__(self, opt: AskTell, view: View) -> None:
         self.opt, self.turn, self._at = opt, 0, 0
-        self.answers = sorted(view.table("answers"), key=lambda row: int(row[1]))
+        answers = [row for row in view.table("answers") if row[0] < GROUP]  # others are of a recommendation
+        self.answers = sorted(answers, key=lambda row: int(row[1]))
         self.events = [
             (after, kind, strict_json(content))
             for _, _, after, kind, content in view.table("events")

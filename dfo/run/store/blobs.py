@@ -161,11 +161,15 @@ class Blobs:
         """Remove the arrays that none of these columns names; a file that cannot be removed stays."""
         named = {name for column in columns for name in large_in(column)}
         with suppress(OSError):
-            for entry in os.listdir(self.folder):
-                if entry.partition(".")[0] not in named:
-                    with suppress(OSError):
-                        os.unlink(os.path.join(self.folder, entry))
+            self.drop({entry.partition(".")[0] for entry in os.listdir(self.folder)} - named)
             os.rmdir(self.folder)  # if it is empty
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Remove arrays by name; a file that cannot be removed stays."""
+        for name in names:
+            for end in (".safetensors", ".npz"):
+                with suppress(OSError):
+                    os.unlink(self._file(name, end))
 
 
 def large_in(column: bytes) -> set[str]:

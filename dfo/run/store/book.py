@@ -13,7 +13,7 @@ from dfo.run.store.connection import Connection, damaged
 from dfo.run.store.rows import checksum, verified
 from dfo.run.store.session import session
 
-__all__ = ["ENTRIES", "Book", "Statement", "entry_in"]
+__all__ = ["ENTRIES", "Book", "Statement", "entry_in", "sealed"]
 
 ENTRIES = ("config", "free", "status", "message", "summary")
 _PUT = "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?)"
@@ -51,7 +51,6 @@ class Book:
         self.sql = sql
         self._events = self._count("events")
         self._sessions = self._count("sessions")
-        self._answers = self._count("feedback")
 
     def _count(self, table: str) -> int:
         return int(self.sql.read(f"SELECT count(*) FROM {table}")[0][0])
@@ -100,26 +99,6 @@ class Book:
         )
         self._events += 1
 
-    # ------------------------------------------------------------------ answers to whole batches
-
-    def feedback(self, first: int, n: int) -> bytes | None:
-        """Return the column of an answer, or None.
-
-        Raises:
-            DamagedStore: it cannot be read.
-        """
-        rows = self.sql.read("SELECT * FROM feedback WHERE first = ? AND n = ? ORDER BY id DESC LIMIT 1", (first, n))
-        try:
-            return verified("feedback", rows[0])[4] if rows else None
-        except BadState as error:
-            raise damaged(self.sql.path, error) from None
-
-    def feedback_row(self, first: int, n: int, told: float, content: bytes) -> Statement:
-        """Return the statement that enters an answer."""
-        row = sealed("feedback", self._answers, first, n, told, content)
-        self._answers += 1
-        return "INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?)", [row]
-
     # ------------------------------------------------------------------ states
 
     def checkpoint(self, position: int, content: bytes, keep: int) -> None:
@@ -139,6 +118,10 @@ class Book:
                 yield position, content, None
             except BadState as error:
                 yield row[2], b"", error
+
+    def states(self) -> list[bytes]:
+        """Return the packed columns of the states that are kept."""
+        return [row[0] for row in self.sql.read("SELECT content FROM checkpoints")]
 
     def columns(self) -> list[bytes]:
         """Return the packed columns that may name large arrays."""

@@ -6,6 +6,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from dfo.run.store.opening import create, verify
 from dfo.run.store.points import Column, encoded, shown
 from dfo.run.store.rows import OK, answer_columns, answer_of, checksum, member_of, numbers_of, sealed_answer, verified
 from dfo.run.store.schema import GROUP
+from dfo.run.store.together import Together
 from dfo.secrets import scrub
 
 __all__ = ["Run"]
@@ -67,6 +69,7 @@ class Run:
         self._path = sql.path
         self._asked, self._turn = asked, told
         self._book, self._blobs = Book(sql), Blobs(sql.path)
+        self._together = Together(sql, self._book, self._blobs)
         self.position, self.final, self._place = 0, 0, 0
         self.config: dict[str, Any] | None = self._book.entry("config")
         self.free: dict[str, Any] | None = self._book.entry("free")
@@ -293,8 +296,7 @@ class Run:
 
     def answered_from(self, first: int) -> int:
         """Return how many questions from ``first`` on were answered together; 0 where none was."""
-        found = self._sql.read("SELECT max(n) FROM feedback WHERE first = ?", (first,))
-        return int(found[0][0] or 0)
+        return self._together.length(first)
 
     def answered(self, first: int, n: int) -> tuple[Feedback, Any] | None:
         """Return the feedback and the memory kept for questions ``first .. first + n``, or None.
@@ -302,17 +304,10 @@ class Run:
         Raises:
             DamagedStore: they cannot be read.
         """
-        content = self._book.feedback(first, n)
-        if content is None:
-            return None
-        try:
-            told, memory = self._blobs.unpacked(content)
-        except (BadState, TypeError, ValueError) as error:
-            raise damaged(self._path, f"table feedback, questions {first} to {first + n - 1}: {error}") from None
-        return told, memory
+        return self._together.find(first, n)
 
     def answer(self, first: int, n: int, told: Feedback, memory: Any) -> None:
-        """Enter the answer to a whole batch, with what the oracle remembers after it.
+        """Enter the answer to a whole batch, with what the oracle remembers after it; an older memory goes.
 
         Raises:
             InvalidType: the memory is no data.
@@ -320,12 +315,11 @@ class Run:
         """
         for number in (first, first + n - 1)[: 2 * n]:
             self._must_be_asked(number)
-        content, now = self._blobs.packed((told, memory)), time.time()
-        rows = []
+        now, rows = time.time(), []
         for i in range(n):
             status, numbers, note = member_of(told, i)
             rows.append(sealed_answer(first + i, self._turn + i, now, status, numbers, note))
-        self._tell(rows, self._book.feedback_row(first, n, now, content))
+        self._together.enter(partial(self._tell, rows), first, n, told, memory, now, bool(self.final))
 
     # ------------------------------------------------------------------ what shortens a replay
 
