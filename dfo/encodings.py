@@ -84,8 +84,9 @@ class BoxEncoding:
             cells=np.where(self._fixed, 1.0, cells),
         )
         far = np.maximum(np.abs(box.lower), np.abs(box.upper))  # a sum that ends there may round beyond all numbers
-        self._huge = bool(np.any(scaled & (far > np.finfo(float).max / 2)))
-        width = np.where(scaled, half if self._huge else 2 * half, 0.5 if self._huge else 1.0)
+        huge = scaled & (far > np.finfo(float).max / 2)  # worked at half their size; the others would lose a last bit
+        width = np.where(scaled, np.where(huge, half, 2 * np.where(huge, 0.0, half)), 1.0)
+        self._share = as_like(np.where(huge, 0.5, 1.0), like) if huge.any() else None
         self._integer = box.integer if box.integer.any() else None
         self.start, self._anchor, self._width = (as_like(v, like) for v in (start, x, width))
         self._lower, self._upper = as_like(box.lower, like), as_like(box.upper, like)
@@ -106,8 +107,9 @@ class BoxEncoding:
         """Return the ``(n, d)`` points at ``z``."""
         xp, z = self._xp, self._xp.clip(z, self._zero, self._one)
         shift = (z - self.start) * self._width
-        if self._huge:
-            x = 2.0 * xp.clip(self._anchor / 2 + shift, self._lower / 2, self._upper / 2)
+        if self._share is not None:
+            share = self._share
+            x = xp.clip(self._anchor * share + shift, self._lower * share, self._upper * share) / share
         else:
             x = self._anchor + shift
         x = xp.where(z <= self._zero, self._lower, xp.where(z >= self._one, self._upper, x))

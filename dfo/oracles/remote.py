@@ -268,36 +268,30 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class _Http(urllib.request.HTTPHandler):
+class _Known:
     """Opens connections that can be cut: a server may send a byte of its header now and then, for ever."""
 
+    connection: type[HTTPConnection] = HTTPConnection
+
     def __init__(self) -> None:
         super().__init__()
         self.made: list[HTTPConnection] = []
 
-    def http_open(self, request: Any) -> Any:
-        """Open a connection that is known."""
-        return self.do_open(self._new, request)
-
     def _new(self, host: str, **options: Any) -> HTTPConnection:
-        self.made.append(HTTPConnection(host, **options))
+        self.made.append(self.connection(host, **options))
         return self.made[-1]
 
 
-class _Https(urllib.request.HTTPSHandler):
-    """The same, encrypted, with the certificate checked."""
+class _Http(_Known, urllib.request.HTTPHandler):
+    def http_open(self, request: Any) -> Any:
+        return self.do_open(self._new, request)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[HTTPConnection] = []
+
+class _Https(_Known, urllib.request.HTTPSHandler):
+    connection = HTTPSConnection
 
     def https_open(self, request: Any) -> Any:
-        """Open a connection that is known."""
         return self.do_open(self._new, request)
-
-    def _new(self, host: str, **options: Any) -> HTTPConnection:
-        self.made.append(HTTPSConnection(host, **options))
-        return self.made[-1]
 
 
 @contextmanager

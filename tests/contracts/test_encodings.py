@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import dfo
@@ -24,8 +24,15 @@ def boxes(draw, d=3):
     return Box(ends[:, 0], ends[:, 1]), x0
 
 
+HUGE_AND_TINY = (
+    Box([0.0, 0.0], [8.98846567431158e307, 1.1125369292536007e-308]),
+    np.array([0.0, 5.094240736865704e-309]),
+)
+
+
 @settings(max_examples=300, deadline=None)
 @given(boxes())
+@example(HUGE_AND_TINY)
 def test_the_start_comes_back_to_the_last_bit(case):
     box, x0 = case
     code = encoding(box, x0)

@@ -7,14 +7,15 @@ from ledger import Ledger
 
 
 @pytest.fixture(autouse=True)
-def no_hang():
-    """Fail a test that runs for more than 30 seconds."""
+def no_hang(request):
+    """Fail a test that runs for more than 30 seconds, or than its module's ``SECONDS``."""
+    seconds = getattr(request.module, "SECONDS", 30)
 
     def late(number, frame):
-        raise TimeoutError("the case is still running after 30 seconds")
+        raise TimeoutError(f"the case is still running after {seconds} seconds")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(30)
+    signal.alarm(seconds)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

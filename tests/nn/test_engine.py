@@ -36,14 +36,6 @@ PAIRS = np.array([1, 1, 2, 2]), np.array([0.05, -0.05, 0.03, -0.03])
 ANY_ORDER = np.array([2, 0, 2]), np.array([0.05, -0.02, -0.04])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def made(name, dtype=torch.float32, zoo=ZOO):
     """Return a module of the zoo, its batch and its loss in a precision."""
     module, batch, loss = zoo[name]()

@@ -27,14 +27,6 @@ RULES = {"sgd": "sgd", "momentum": "momentum", "adam": TorchRule(torch.optim.Ada
 LAWS = {"low-rank": LowRank(), "rank 2": LowRank(rank=2), "gaussian": Gaussian(), "rademacher": Rademacher()}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def network(dtype=torch.float32):
     generator = torch.Generator().manual_seed(3)
     module = nn.Sequential(nn.Linear(6, 9), nn.LayerNorm(9), nn.Tanh(), nn.Linear(9, 4))

@@ -15,14 +15,6 @@ from dfo.nn.offload import _Slots
 from dfo.nn.tensors import AWAY, done_with
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Words(nn.Module):
     """A network with a tied head, a norm, recurrent weights in one piece and a frozen layer."""
 
