@@ -232,13 +232,107 @@ def test_a_prefix_is_what_the_model_computes_for_its_tokens(llama, task):
         language.log_odds(module, batch, cache=object())
 
 
-@pytest.mark.parametrize("kind", ["full", "lora", "prefix"])
+def inputs_of(module, name, batch):
+    """Return the inputs of a layer, of all positions."""
+    met = []
+    hook = module.get_submodule(name).register_forward_hook(lambda _, args, out: met.append(args[0].flatten(0, -2)))
+    with torch.no_grad():
+        language.log_odds(module, batch)
+    hook.remove()
+    return met[0]
+
+
+def test_principal_components_are_centred_of_variance_one_and_change_nothing_at_first(llama):
+    from dfo_problems.language.adapters import add_principal
+
+    module = copy.deepcopy(llama)
+    task = language.Answers(module, Words(), KIND, size=6)
+    batch = task.batch(0)
+    with torch.no_grad():
+        before = task.loss(module, batch)
+        names = add_principal(module, lambda: task.loss(module, batch), rank=3)
+        assert torch.equal(task.loss(module, batch), before)
+    assert [name.rpartition(".")[2] for name in names] == ["o_proj", "down_proj"] * 2
+    free = [name for name, p in module.named_parameters() if p.requires_grad]
+    assert free == [f"{name}.up.weight" for name in names]
+    for name in names:
+        z = module.get_submodule(name).down(inputs_of(module, name, batch))  # (6, 3)
+        assert torch.allclose(z.mean(0), torch.zeros(3), atol=1e-4)
+        assert torch.allclose(z.T @ z / 6, torch.eye(3), atol=1e-3)
+
+
+def test_components_without_variance_are_left_alone():
+    from dfo_problems.language.adapters import add_principal
+
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    x = torch.ones(9, 4) * torch.arange(9.0)[:, None]  # varies along one axis only
+    add_principal(net, lambda: net(x), rank=2, targets=["0"])
+    z = net[0].down(x)
+    assert torch.allclose(z[:, 0].square().mean(), torch.tensor(1.0), atol=1e-4)
+    assert (z[:, 1] == 0).all()
+
+
+def test_principal_refuses_too_few_inputs():
+    from dfo_problems.language.adapters import add_principal
+
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    with pytest.raises(InvalidArgument, match="more than 2 inputs of 0, got 2"):
+        add_principal(net, lambda: net(torch.ones(2, 4)), rank=2, targets=["0"])
+    with pytest.raises(InvalidArgument, match="none of which is head"):
+        add_principal(net, lambda: net(torch.ones(2, 4)), targets=["head"])
+    assert not net[0]._forward_hooks
+
+
+# ---------------------------------------------------------------------------------------------- read once
+
+
+def test_answers_of_sentences_read_once_are_those_of_whole_sentences(llama, task):
+    read = language.Answers(llama, Words(), KIND, size=4)
+    with torch.no_grad():
+        for loss in (task.loss, task.full_loss, task.log_odds):
+            for number in range(3):
+                assert torch.allclose(loss(llama, read.batch(number)), loss(llama, task.batch(number)), atol=1e-5)
+        ours, theirs = language.measure(llama, read, KIND, size=2), language.measure(llama, task, KIND)
+    assert math.isclose(ours.cross_entropy, theirs.cross_entropy, rel_tol=1e-5)
+    assert read.batch(0)["input_ids"].shape == (4, 1)
+
+
+def test_what_was_read_stays_as_it_was_read(llama):
+    module = copy.deepcopy(llama)
+    read = language.Answers(module, Words(), KIND, size=6)
+    first = read.encode(KIND.take(np.arange(3)))
+    with torch.no_grad():
+        for p in module.parameters():
+            p.mul_(1.5)
+    both = read.encode(KIND.take(np.arange(6)))  # three of them are read only now
+    fresh = language.Answers(llama, Words(), KIND, size=6).encode(KIND.take(np.arange(6)))
+    assert torch.equal(both["keys"], fresh["keys"])
+    assert torch.equal(first["keys"], both["keys"][:3, :, :, : first["keys"].shape[3]])
+    with torch.no_grad():
+        assert not torch.allclose(read.loss(module, both), read.loss(llama, both), atol=1e-3)
+
+
+def test_calibration_takes_the_leaning_out_and_leaves_the_order(llama, task):
+    with torch.no_grad():
+        leaning = language.measure(llama, task, KIND)
+        other = Sentiment(Words(), Sentences(KIND.texts, 1 - KIND.labels), size=4)
+        assert task.calibrate(llama) == other.calibrate(llama) == pytest.approx(leaning.threshold)  # no label is read
+        without = language.measure(llama, task, KIND)
+    assert abs(without.threshold) < 1e-6
+    assert without.accuracy == without.calibrated == leaning.calibrated
+    assert task.calibrate(llama) == pytest.approx(leaning.threshold)  # what is taken out is taken out once
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "prefix", "answers"])
 def test_members_that_ride_together_have_the_losses_of_explicit_weights(llama, task, kind):
     engine = pytest.importorskip("dfo.nn.engine")
     from dfo_problems.language import adapters
 
     module = copy.deepcopy(llama).requires_grad_(True)
-    if kind != "full":
+    if kind == "answers":
+        task = language.Answers(module, Words(), KIND, size=4)
+        adapters.add_principal(module, lambda: task.loss(module, task.encode(KIND)), rank=3)
+    elif kind != "full":
         getattr(adapters, f"add_{kind}")(module)
     others = [moved(module, seed) for seed in (1, 2, 3)]
     free = [name for name, p in module.named_parameters() if p.requires_grad]

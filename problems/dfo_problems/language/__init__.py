@@ -15,6 +15,7 @@ Example::
 
 from __future__ import annotations
 
+from dfo_problems.language.answers import Answers
 from dfo_problems.language.data import Reviews, Sentences, reviews
 from dfo_problems.language.model import cache_folder, smollm2
 from dfo_problems.language.pack import LANGUAGE
@@ -26,6 +27,7 @@ __all__ = [
     "LANGUAGE",
     "MEZO",
     "REVIEW",
+    "Answers",
     "Quality",
     "Reviews",
     "Sentences",

@@ -1,13 +1,13 @@
 """Few weights that steer many: products of low rank beside linear layers, and a learned beginning of every sentence.
 
-Both change a module in place and leave only what they add to be trained (``requires_grad``). Both are written with
+All change a module in place and leave only what they add to be trained (``requires_grad``). All are written with
 linear layers and embeddings alone, so that whatever perturbs weights by member knows how to perturb these.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dfo.errors import InvalidArgument, InvalidType, short
 from dfo.random import Key, integers, uniform
 
-__all__ = ["LoRALinear", "Prefix", "add_lora", "add_prefix"]
+__all__ = ["LoRALinear", "Prefix", "PrincipalLinear", "add_lora", "add_prefix", "add_principal"]
 
 
 class LoRALinear(nn.Module):  # type: ignore[misc]
@@ -72,20 +72,132 @@ def add_lora(
         InvalidArgument: the rank is below 1, or no layer is so called.
         InvalidType: a layer of this name is not linear.
     """
+    found = _targets(module, rank, targets)
+    module.requires_grad_(False)
+    for name, layer in found.items():
+        _put(module, name, LoRALinear(layer, rank, alpha, Key(seed, ("lora", name))))
+    return list(found)
+
+
+def _targets(module: nn.Module, rank: int, targets: Sequence[str]) -> dict[str, nn.Linear]:
+    """Return the linear layers whose names end so, by name."""
     if rank < 1:
         raise InvalidArgument(f"rank: expected 1 or more, got {rank!r}.")
-    found = [(name, layer) for name, layer in module.named_modules() if name.rpartition(".")[2] in targets]
+    found = {name: layer for name, layer in module.named_modules() if name.rpartition(".")[2] in targets}
     if not found:
         raise InvalidArgument(f"targets: expected names of layers, none of which is {', '.join(targets)}.")
-    for name, layer in found:
+    for name, layer in found.items():
         if not isinstance(layer, nn.Linear):
             raise InvalidType(f"targets: expected linear layers, got {name}, {short(layer)}.")
+    return cast("dict[str, nn.Linear]", found)
+
+
+def _put(module: nn.Module, name: str, layer: nn.Module) -> None:
+    path, _, last = name.rpartition(".")
+    setattr(module.get_submodule(path), last, layer)
+
+
+class PrincipalLinear(nn.Module):  # type: ignore[misc]
+    """``base(x) + up(z)``, where ``z`` are the principal components of ``x`` and ``up`` begins at zero.
+
+    The components have mean 0 and variance 1, and ``up`` is counted in units of the deviation of the layer's output
+    over ``rank**0.5``: weights of size 1 change the output by as much as it varies.
+
+    Args:
+        base: the linear layer, which is kept as it is.
+        inputs: ``(n, in_features)`` inputs of the layer that the components are those of.
+        outputs: ``(n, out_features)`` its outputs.
+        rank: components; those without variance are 0.
+    """
+
+    def __init__(self, base: nn.Linear, inputs: Tensor, outputs: Tensor, rank: int) -> None:
+        super().__init__()
+        self.base, like = base, base.weight
+        wide = torch.promote_types(like.dtype, torch.float32)
+        x, y = inputs.to(wide), outputs.to(wide)
+        middle = x.mean(0)
+        _, sizes, axes = torch.linalg.svd(x - middle, full_matrices=False)
+        spread = sizes[:rank, None] / math.sqrt(len(x))
+        told = spread > 1e-3 * spread[0] + 1e-6 * float(x.square().mean().sqrt())
+        down = torch.where(told, axes[:rank] / spread.clamp_min(1e-30), 0.0)
+        self.scale = float((y - y.mean(0)).square().mean().sqrt()) / math.sqrt(rank)
+        self.down = nn.Linear(base.in_features, len(down), device=like.device, dtype=like.dtype)
+        self.up = nn.Linear(len(down), base.out_features, bias=False, device=like.device, dtype=like.dtype)
+        with torch.no_grad():
+            self.down.weight.copy_(down)
+            self.down.bias.copy_(-(down @ middle))
+            self.up.weight.zero_()
+        self.down.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the layer with that of the components added."""
+        out: Tensor = self.base(x) + self.scale * self.up(self.down(x))
+        return out
+
+
+def add_principal(
+    module: nn.Module,
+    run: Callable[[], object],
+    rank: int = 8,
+    targets: Sequence[str] = ("o_proj", "down_proj"),
+) -> list[str]:
+    """Put products of low rank beside linear layers, whose one factor is read off the activations, and freeze the rest.
+
+    What a random factor sees of an activation is mostly what all examples share, its mean and a few large coordinates:
+    a random direction moves all answers alike. The leading principal components of the activations, centred and scaled
+    to variance 1, are where examples differ. They are fixed; only the other factor is trained, ``rank`` weights an
+    output.
+
+    Source: the first factor from a decomposition of activations as in EVA (Paischer et al. 2024, arXiv:2410.07170);
+    centred, scaled and fixed here.
+
+    Args:
+        module: changed in place; its outputs are the same until the new weights move.
+        run: calls the module on examples of the kind that it is going to be trained on, a few hundred tokens in all;
+            padding counts as any other input.
+        rank: components of each layer.
+        targets: last parts of the names of the layers; by default those whose outputs are added to the stream of a
+            transformer of Hugging Face's Llama family.
+
+    Returns:
+        The names of the layers.
+
+    Raises:
+        InvalidArgument: the rank is below 1, no layer is so called, or one is not run often enough.
+        InvalidType: a layer of this name is not linear.
+
+    Example:
+        >>> import torch
+        >>> draw = torch.Generator().manual_seed(0)
+        >>> net, x = torch.nn.Sequential(torch.nn.Linear(5, 3)), torch.randn(64, 5, generator=draw)
+        >>> before = net(x)
+        >>> add_principal(net, lambda: net(x), rank=2, targets=["0"])
+        ['0']
+        >>> bool((net(x) == before).all()), [tuple(p.shape) for p in net.parameters() if p.requires_grad]
+        (True, [(3, 2)])
+    """
+    found = _targets(module, rank, targets)
+    met: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in found}
+
+    def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda _, args, out: met[name].append((args[0].detach().flatten(0, -2), out.detach().flatten(0, -2)))
+
+    hooks = [layer.register_forward_hook(listen(name)) for name, layer in found.items()]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, seen in met.items():
+        count = sum(len(x) for x, _ in seen)
+        if count <= rank:
+            raise InvalidArgument(f"run: expected more than {rank} inputs of {name}, got {count}. Run more examples.")
     module.requires_grad_(False)
-    for name, layer in found:
-        path, _, last = name.rpartition(".")
-        beside = LoRALinear(cast(nn.Linear, layer), rank, alpha, Key(seed, ("lora", name)))
-        setattr(module.get_submodule(path), last, beside)
-    return [name for name, _ in found]
+    for name, layer in found.items():
+        inputs, outputs = (torch.cat(parts) for parts in zip(*met.pop(name), strict=True))
+        _put(module, name, PrincipalLinear(layer, inputs, outputs, rank))
+    return list(found)
 
 
 class Prefix(nn.Module):  # type: ignore[misc]
