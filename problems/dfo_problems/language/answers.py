@@ -1,0 +1,99 @@
+"""A task whose sentences are read once: only the token after which the answer comes is run.
+
+Whatever is trained then acts where the answer is formed, and the sentence in front of it is what the model read before
+the training began. Its keys and values are kept, so that a forward pass is one token an example instead of all of them:
+for sentences of some twenty tokens, that many more examples or directions in the same time. The same keys and values
+serve any number of trained answers.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from dfo_problems.language.data import Sentences
+from dfo_problems.language.sentiment import MEZO, Sentiment, Template
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dfo_problems.language.sentiment import Batch
+
+__all__ = ["Answers"]
+
+TOGETHER = 32
+"""Sentences that are read in one forward pass."""
+
+
+class Answers(Sentiment):
+    """Batches of a sentiment task in which all but the last token have been read by the model as it is now.
+
+    A batch has, besides ``words``, ``target`` and ``offset`` of :class:`Sentiment`, the last token ``input_ids (B, 1)``
+    at its ``positions (B, 1)``, the ``keys`` and ``values (B, layers, heads, T - 1, width)`` of what stands before it,
+    and ``attention_mask (B, T)``. A sentence is read when it is first asked for, and kept: half a megabyte for one of
+    twenty tokens and SmolLM2-135M in bfloat16.
+
+    Args:
+        module: a causal language model of Hugging Face; its trunk is copied, so that what is trained afterwards does
+            not change what has been read.
+        tokenizer: this and all that follows as in :class:`Sentiment`.
+        sentences: those that :meth:`batch` draws from.
+        template: around every sentence.
+        size: examples of a batch by number.
+        seed: of the sequence of batches by number.
+
+    Raises:
+        InvalidArgument: a word of the template is not one token, or there are fewer sentences than ``size``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        tokenizer: Any,
+        sentences: Sentences,
+        template: Template = MEZO,
+        size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(tokenizer, sentences, template, size, seed)
+        trunk: Any = module.base_model
+        self.reader = copy.deepcopy(trunk).eval().requires_grad_(False)
+        self._read: dict[str, Tensor] = {}
+
+    def encode(self, sentences: Sentences) -> Batch:
+        """Return sentences as one batch; those that are new are read first."""
+        import torch
+
+        whole = super().encode(sentences)
+        self._read_new(sentences.texts)
+        kept = [self._read[text] for text in sentences.texts]  # (2, layers, heads, t - 1, width) each
+        longest = max(read.shape[3] for read in kept)
+        both = kept[0].new_zeros(len(kept), *kept[0].shape[:3], longest, kept[0].shape[4])
+        for row, read in zip(both, kept, strict=True):
+            row[:, :, :, : read.shape[3]] = read
+        before = torch.tensor([[read.shape[3]] for read in kept])
+        seen = (torch.arange(longest) < before).long()
+        return {
+            **whole,
+            "input_ids": whole["input_ids"].gather(1, before),
+            "attention_mask": torch.cat([seen, torch.ones_like(before)], 1),
+            "positions": before,
+            "keys": both[:, 0],
+            "values": both[:, 1],
+        }
+
+    def _read_new(self, texts: tuple[str, ...]) -> None:
+        """Read and keep the sentences that are not kept yet, those of one length together."""
+        import torch
+
+        new = sorted({text for text in texts if text not in self._read}, key=lambda text: len(self._tokens(text)))
+        for at in range(0, len(new), TOGETHER):
+            rows = [self._tokens(text) for text in new[at : at + TOGETHER]]
+            ids = torch.full((len(rows), len(rows[-1])), int(self.tokenizer.pad_token_id))
+            for i, row in enumerate(rows):
+                ids[i, : len(row)] = torch.tensor(row)
+            with torch.no_grad():
+                layers = self.reader(input_ids=ids, use_cache=True).past_key_values.layers
+            both = torch.stack([torch.stack([layer.keys, layer.values]) for layer in layers], 1)
+            for i, (text, row) in enumerate(zip(new[at : at + TOGETHER], rows, strict=True)):
+                self._read[text] = both[:, :, i, :, : len(row) - 1].clone()
