@@ -32,6 +32,7 @@ MEASURES: Mapping[str, str] = {
     "network-language": "dfo.bench.measures.language:language",
     "network-language-steps": "dfo.bench.measures.network_steps:network_language_steps",
     "network-laws": "dfo.bench.measures.network_laws:network_laws",
+    "network-memory": "dfo.bench.measures.network_memory:network_memory",
     "network-offload": "dfo.bench.measures.network_scale:offload",
     "network-population": "dfo.bench.measures.network_population:network_population",
     "network-steps": "dfo.bench.measures.network_steps:network_steps",

@@ -183,8 +183,8 @@ def _survivors(entries: int, times: int) -> Iterator[Row]:
 
 
 KEYS = 9
-"""Steps whose noise is looked at: the largest of some 2,000 correlations of independent numbers is itself above 4 in one
-step of ten, and its median is not."""
+"""Steps whose noise is looked at: the largest of some 2,000 correlations of independent numbers is above 4 in one step
+of ten, and its median is not."""
 
 
 def _noise(sides: Mapping[str, int]) -> Iterator[Row]:

@@ -1,10 +1,9 @@
-"""What a step of forward-only training costs beside the forward passes it is for, in time and in memory.
+"""What a step of forward-only training costs beside the forward passes it is for.
 
 Time is CPU time of one thread, in turn in one process: two plain forward passes, then a step, over and over; each
 step is divided by the two passes just before it, and reported is the median over the pairs (the least stands in the
 interval). Where updates lag behind the weights, as they do in 16 bits, a pair is a whole period of steps, so that the
-fold is in it. Memory is the largest resident memory of a fresh process: that of steps less that of plain forward
-passes of the same number of tokens. The reference is the two-point step of public codes, re-told
+fold is in it. The reference is the two-point step of public codes, re-told
 (:mod:`dfo.bench.measures.mezo_reference`). SmolLM2 is left out, and a row says so, where it is not installed.
 """
 
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dfo.bench.measures.fresh import forget_peak, fresh, fresh_rows, peak
+from dfo.bench.measures.fresh import fresh_rows
 from dfo.bench.measures.row import Row
 
 __all__ = ["network_language_steps", "network_steps", "paired", "plain", "stepper"]
@@ -26,8 +25,6 @@ __all__ = ["network_language_steps", "network_steps", "paired", "plain", "steppe
 Step = Callable[[], object]
 
 SOURCE = "CPU time of one thread, paired in the same run"
-
-PEAK = "largest resident memory of a fresh process, less that with plain passes; median of its runs"
 
 WAYS: Mapping[str, tuple[str, bool, float | None]] = {
     "gaussian": ("gaussian", False, 1.50),
@@ -240,82 +237,6 @@ def _crowd(members: int, tokens: int, most: float | None, pairs: int, **sides: i
     ]
 
 
-# ---------------------------------------------------------------------------------------------- memory
-
-
-def _mebibytes(what: str, precision: str, tokens: int, loss: str) -> float:
-    """Return the peak of this process after plain passes of ``2 tokens`` tokens, or after steps on ``tokens``."""
-    import torch
-
-    torch.set_num_threads(1)
-    function = {"all logits": _loss, "few logits": _chunked}[loss]
-    module = _language(precision)
-    batch = _tokens(tokens, 49152)
-    if what == "plain":
-        act = plain(module, _doubled(batch), 1, function)
-    elif what == "plain, one by one":
-        act = plain(module, batch, 1, function)
-    else:
-        act = stepper(module, batch, what, loss=function)
-    forget_peak()
-    for _ in range(PERIOD + 1 if what == "low-rank" else 3):
-        act()
-    return peak()
-
-
-def _many(samples: int, parts: int) -> float:
-    """Return the peak of this process after steps of several directions on a batch in parts; 0 parts: plain passes."""
-    import torch
-
-    from dfo.nn import ZOSGD
-
-    torch.set_num_threads(1)
-    module, batch = _gpt(), _tokens(1024, 3072)
-    optimizer = ZOSGD(module, lr=LR, samples=samples)
-    act = (lambda: optimizer.step(_loss, batch, parts=parts)) if parts else plain(module, _tokens(2048, 3072), 1)
-    forget_peak()
-    for _ in range(3):
-        act()
-    return peak()
-
-
-def _median(call: str, runs: int) -> tuple[float, str]:
-    """Return the median over fresh processes, and their spread."""
-    found = [float(fresh("network_steps", call, {"RUN": str(run)})) for run in range(runs)]
-    return float(np.median(found)), f"{min(found):.4g}..{max(found):.4g}"
-
-
-def _memory(runs: int = 3) -> list[Row]:
-    """Measure what steps of SmolLM2 in bfloat16 need beside plain passes."""
-    rows, weights = [], 134515008 * 2 / 2**20
-    cases = (("all logits", 128), ("few logits", 1024))
-    for (loss, tokens), what in itertools.product(cases, ("low-rank", "reference")):
-        beside = "plain" if what == "low-rank" else "plain, one by one"
-        base, _ = _median(f"m._mebibytes({beside!r}, 'bfloat16', {tokens}, {loss!r})", runs)
-        peak, spread = _median(f"m._mebibytes({what!r}, 'bfloat16', {tokens}, {loss!r})", runs)
-        extra, label = peak - base, "low rank, activation side" if what == "low-rank" else what
-        claim = f"MiB above plain passes, {label}, SmolLM2-135M bfloat16, {tokens} tokens, {loss} ({weights:.0f} MiB)"
-        most = max(8.0, 0.01 * weights)
-        ours = what == "low-rank"
-        rows.append(
-            Row(claim, f"<= {most:g}" if ours else "reported", extra, not ours or extra <= most, PEAK, runs,
-                f"peaks {spread}, plain {base:.4g}")
-        )  # fmt: skip
-    return rows
-
-
-def _directions(runs: int = 3) -> list[Row]:
-    """Measure what many directions and a batch in parts add."""
-    base, _ = _median("m._many(1, 0)", runs)
-    rows = []
-    for samples, parts in ((1, 8), (16, 8)):
-        peak, spread = _median(f"m._many({samples}, {parts})", runs)
-        claim = f"MiB above a plain pass of 2048 tokens, q = {samples}, 1024 tokens in {parts} parts, GPT 10.1 M fp32"
-        most = 8.0
-        rows.append(Row(claim, f"<= {most:g}", peak - base, peak - base <= most, PEAK, runs, f"peaks {spread}"))
-    return rows
-
-
 # ---------------------------------------------------------------------------------------------- the measure
 
 
@@ -331,20 +252,20 @@ def _absent() -> str:
 
 
 def network_steps(pairs: int = 7) -> list[Row]:
-    """Two-point steps and populations of networks against plain forward passes: time, and memory of fresh processes."""
+    """Two-point steps and populations of networks against plain forward passes."""
     rows: list[Row] = []
     for tokens in (32, 128, 512, 2048):
         rows += fresh_rows("network_steps", f"_small({tokens}, {pairs if tokens < 2048 else 5})")
     for members, tokens, most in POPULATIONS:
         rows += fresh_rows("network_steps", f"_crowd({members}, {tokens}, {most}, {pairs})")
-    return rows + _directions()
+    return rows
 
 
 def network_language_steps() -> list[Row]:
-    """Two-point steps of SmolLM2-135M against plain forward passes: time, and memory of fresh processes."""
+    """Two-point steps of SmolLM2-135M against plain forward passes."""
     if why := _absent():
         return [Row("SmolLM2-135M", "reported", float("nan"), True, f"left out: {why}", 0)]
     rows: list[Row] = []
     for precision, tokens, target in LANGUAGE:
         rows += fresh_rows("network_steps", f"_large({precision!r}, {tokens}, {target}, {5 if tokens < 1024 else 3})")
-    return rows + _memory()
+    return rows
