@@ -456,6 +456,15 @@ def test_the_model_knows_kind_from_unkind(converted):
 
 
 @pytest.mark.full
+def test_the_model_answers_sentences_read_once_as_whole_ones(converted):
+    module, tokenizer = smollm2("float32", cache=converted)
+    some = reviews(validation=20, test=0).validation
+    read, whole = language.Answers(module, tokenizer, some, size=20), Sentiment(tokenizer, some, size=20)
+    ours, theirs = (language.scores(module, task.batches(some))[0] for task in (read, whole))
+    assert np.allclose(ours, theirs, atol=1e-3)
+
+
+@pytest.mark.full
 def test_a_problem_of_the_pack_is_rebuilt_from_its_name(converted, monkeypatch):
     monkeypatch.setenv("DFO_CACHE", str(converted))
     problem = make("language-reviews-lora-i02")

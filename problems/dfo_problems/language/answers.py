@@ -9,6 +9,7 @@ serve any number of trained answers.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dfo_problems.language.data import Sentences
@@ -82,18 +83,17 @@ class Answers(Sentiment):
             "values": both[:, 1],
         }
 
-    def _read_new(self, texts: tuple[str, ...]) -> None:
+    def _read_new(self, texts: Sequence[str]) -> None:
         """Read and keep the sentences that are not kept yet, those of one length together."""
         import torch
 
-        new = sorted({text for text in texts if text not in self._read}, key=lambda text: len(self._tokens(text)))
+        new = sorted(set(texts) - self._read.keys(), key=lambda text: (len(self._tokens(text)), text))
+        device = next(self.reader.parameters()).device
         for at in range(0, len(new), TOGETHER):
-            rows = [self._tokens(text) for text in new[at : at + TOGETHER]]
-            ids = torch.full((len(rows), len(rows[-1])), int(self.tokenizer.pad_token_id))
-            for i, row in enumerate(rows):
-                ids[i, : len(row)] = torch.tensor(row)
+            texts = new[at : at + TOGETHER]
+            ids, mask = self._ids(texts)
             with torch.no_grad():
-                layers = self.reader(input_ids=ids, use_cache=True).past_key_values.layers
-            both = torch.stack([torch.stack([layer.keys, layer.values]) for layer in layers], 1)
-            for i, (text, row) in enumerate(zip(new[at : at + TOGETHER], rows, strict=True)):
-                self._read[text] = both[:, :, i, :, : len(row) - 1].clone()
+                layers = self.reader(input_ids=ids.to(device), use_cache=True).past_key_values.layers
+            both = torch.stack([torch.stack([layer.keys, layer.values]) for layer in layers], 1).cpu()
+            for i, (text, length) in enumerate(zip(texts, mask.sum(1).tolist(), strict=True)):
+                self._read[text] = both[:, :, i, :, : length - 1].clone()

@@ -15,6 +15,7 @@ every result is that of the sentence alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -175,20 +176,27 @@ class Sentiment:
         """Return sentences as one batch."""
         import torch
 
-        rows = [self._tokens(text) for text in sentences.texts]
+        ids, mask = self._ids(sentences.texts)
+        words = torch.tensor([self.words] * len(ids))
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "words": words,
+            "offset": torch.tensor([[self.offset, 0.0]] * len(ids)),
+            "target": torch.tensor(sentences.labels.tolist()),
+        }
+
+    def _ids(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the tokens of texts in their templates, padded on the right, and 1 where there is one."""
+        import torch
+
+        rows = [self._tokens(text) for text in texts]
         ids = torch.full((len(rows), max(map(len, rows))), int(self.tokenizer.pad_token_id), dtype=torch.long)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
-        words = torch.tensor([self.words] * len(rows))
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "words": words,
-            "offset": torch.tensor([[self.offset, 0.0]] * len(rows)),
-            "target": torch.tensor(sentences.labels.tolist()),
-        }
+        return ids, mask
 
     def _tokens(self, text: str) -> list[int]:
         found = self._kept.get(text)
