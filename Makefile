@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 MEASURES := cma-medians overhead workers bbob population paper-zo-sgd paper-zo-nonsmooth paper-frank-wolfe paper-unrolled \
     paper-cbo paper-zo-rank-sgd paper-genetic paper-es paper-nes paper-digits \
     network-steps network-exactness network-in-place network-population network-laws network-coordinates \
-    network-offload network-distributed network-memory network-language-steps network-language
+    network-offload network-distributed network-gpu network-memory network-language-steps network-language
 
 .PHONY: demo test check docs full faults format clean
 

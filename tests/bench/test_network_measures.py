@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
 from dfo.bench.measures import MEASURES, network_exactness, network_steps
 from dfo.bench.measures.row import Row
 
@@ -40,6 +42,26 @@ def test_populations_are_timed_beside_plain_inference():
     rows = network_steps._crowd(8, 4, 1e9, 2, **TINY)
     assert [row.expected for row in rows] == ["<= 1e+09", "reported"]
     assert all(row.holds and row.measured > 0 for row in rows)
+
+
+def test_rows_of_a_gpu_are_made_on_any_device(monkeypatch):
+    from dfo.bench.measures import network_gpu
+
+    monkeypatch.setattr(network_gpu, "POPULATIONS", ((8, 4, 1e9),))
+    monkeypatch.setattr(network_gpu, "CROWDS", ((8, 4),))
+    rows = told(network_gpu.rows_on(torch.device("cpu"), TINY, {**TINY, "d": 32}, pairs=2))
+    assert len(rows) == len(network_steps.WAYS) + 1 + 1 + 2
+    assert all(math.isfinite(row.measured) and row.measured > 0 for row in rows.values())
+    assert all("throughput" in row.source for claim, row in rows.items() if claim.startswith("population"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_where_there_is_no_gpu_a_row_says_so():
+    from dfo.bench.measures.network_gpu import network_gpu
+
+    (row,) = network_gpu()
+    assert "no GPU" in row.source
+    assert math.isnan(row.measured)
 
 
 def test_a_period_of_steps_is_one_pair():

@@ -28,6 +28,7 @@ MEASURES: Mapping[str, str] = {
     "network-coordinates": "dfo.bench.measures.coordinates:coordinates",
     "network-distributed": "dfo.bench.measures.network_scale:distributed",
     "network-exactness": "dfo.bench.measures.network_exactness:network_exactness",
+    "network-gpu": "dfo.bench.measures.network_gpu:network_gpu",
     "network-in-place": "dfo.bench.measures.in_place:two_point_in_place",
     "network-language": "dfo.bench.measures.language:language",
     "network-language-steps": "dfo.bench.measures.network_steps:network_language_steps",

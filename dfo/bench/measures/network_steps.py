@@ -20,7 +20,7 @@ import numpy as np
 from dfo.bench.measures.fresh import fresh_rows
 from dfo.bench.measures.row import Row
 
-__all__ = ["network_language_steps", "network_steps", "paired", "plain", "stepper"]
+__all__ = ["crowd", "network_language_steps", "network_steps", "paired", "plain", "stepper"]
 
 Step = Callable[[], object]
 
@@ -131,38 +131,46 @@ def stepper(module: Any, tokens: Any, law: str, in_place: bool = False, loss: An
 # ---------------------------------------------------------------------------------------------- time
 
 
-def _seconds(step: Step, times: int = 1) -> float:
-    began = time.process_time()
+Clock = Callable[[], float]
+
+
+def _seconds(step: Step, times: int, clock: Clock) -> float:
+    began = clock()
     for _ in range(times):
         step()
-    return (time.process_time() - began) / times
+    return (clock() - began) / times
 
 
-def paired(least: Step, steps: Mapping[str, Step], pairs: int, period: int = 1) -> dict[str, Any]:
-    """Return CPU seconds over those of ``least``, timed just before each; ``(pairs,)`` a step.
+def paired(
+    least: Step, steps: Mapping[str, Step], pairs: int, period: int = 1, clock: Clock = time.process_time
+) -> dict[str, Any]:
+    """Return seconds over those of ``least``, timed just before each; ``(pairs,)`` a step.
 
     Args:
         least: what is divided by.
         steps: what is timed, after a call to warm up.
         pairs: times each is timed.
         period: calls of one timing, in whose middle ``least`` is timed again.
+        clock: returns seconds; those of the CPU by default.
     """
     for step in (least, *steps.values()):
         for _ in range(2):
             step()
     ratios: dict[str, list[float]] = {name: [] for name in steps}
     for _, (name, step) in itertools.product(range(pairs), steps.items()):
-        took = [(_seconds(least), _seconds(step, period // 2 or 1)) for _ in range(2 if period > 1 else 1)]
+        took = [
+            (_seconds(least, 1, clock), _seconds(step, period // 2 or 1, clock)) for _ in range(2 if period > 1 else 1)
+        ]
         base, mine = np.mean(took, axis=0)
         ratios[name].append(mine / base)
     return {name: np.array(r) for name, r in ratios.items()}
 
 
-def _judged(claim: str, ratios: Any, most: float | None) -> Row:
+def _judged(claim: str, ratios: Any, most: float | None, source: str = SOURCE) -> Row:
     at = float(np.median(ratios))
     spread = f"pairs {float(np.min(ratios)):.3g}..{float(np.max(ratios)):.3g}"
     wanted = "reported" if most is None else f"<= {most:g}"
-    return Row(claim, wanted, at, most is None or at <= most, SOURCE, len(ratios), spread)
+    return Row(claim, wanted, at, most is None or at <= most, source, len(ratios), spread)
 
 
 def _small(tokens: int, pairs: int, ways: Sequence[str] = tuple(WAYS), **sides: int) -> list[Row]:
@@ -203,8 +211,15 @@ def _large(precision: str, tokens: int, most: float | None, pairs: int) -> list[
     ]
 
 
-def _crowd(members: int, tokens: int, most: float | None, pairs: int, **sides: int) -> list[Row]:
-    """Time a population of rank 1 with its draws against plain inference on as many tokens."""
+def crowd(module: Any, members: int, tokens: int, words: int) -> tuple[Any, Step, dict[str, Step]]:
+    """Return the engine of a population of rank 1 with its draws, plain inference on as many tokens, and what is timed.
+
+    Args:
+        module: whose weights differ by member.
+        members: of the population, in pairs.
+        tokens: of each member.
+        words: of the vocabulary.
+    """
     import torch
 
     from dfo.directions import Directions, LowRank
@@ -212,11 +227,11 @@ def _crowd(members: int, tokens: int, most: float | None, pairs: int, **sides: i
     from dfo.nn.members import Draws
     from dfo.random import Key
 
-    module, words = _gpt(**sides), sides.get("vocab", 3072)
-    one, each, number = _tokens(tokens, words), np.arange(members), itertools.count()
-    many = torch.randint(words, (members, tokens + 1), generator=torch.Generator().manual_seed(1))
+    device = next(module.parameters()).device
+    one, each, number = _tokens(tokens, words).to(device), np.arange(members), itertools.count()
+    many = torch.randint(words, (members, tokens + 1), generator=torch.Generator().manual_seed(1)).to(device)
     engine, scale = Engine(module, _loss), np.where(each % 2, -1e-3, 1e-3)
-    own = _tokens(members * tokens // 2, words, tokens)  # each direction reads tokens of its own
+    own = _tokens(members * tokens // 2, words, tokens).to(device)  # each direction reads tokens of its own
 
     def forward(batch: Any, share: bool) -> Step:
         def once() -> None:
@@ -225,16 +240,19 @@ def _crowd(members: int, tokens: int, most: float | None, pairs: int, **sides: i
 
         return once
 
-    steps = {"tokens of all members alike": forward(one, True), "tokens of each direction": forward(own, False)}
-    ratios = paired(plain(module, many, 1), steps, pairs)
+    steps = {"all members alike": forward(one, True), "each direction its own": forward(own, False)}
+    return engine, plain(module, many, 1), steps
+
+
+def _crowd(members: int, tokens: int, most: float | None, pairs: int, **sides: int) -> list[Row]:
+    """Time a population of rank 1 with its draws against plain inference on as many tokens."""
+    engine, inference, steps = crowd(_gpt(**sides), members, tokens, sides.get("vocab", 3072))
+    ratios = paired(inference, steps, pairs)
     if not engine.together:
         raise RuntimeError(engine.describe())
-    shape = f"{members} x {tokens} tokens"
-    alike, apart = (ratios[name] for name in steps)
-    return [
-        _judged(f"population / plain inference, rank 1, draws included, {shape}, each direction its own", apart, most),
-        _judged(f"population / plain inference, rank 1, draws included, {shape}, all members alike", alike, None),
-    ]
+    label = f"population / plain inference, rank 1, draws included, {members} x {tokens} tokens"
+    bars = {"each direction its own": most, "all members alike": None}
+    return [_judged(f"{label}, {way}", ratios[way], bar) for way, bar in bars.items()]
 
 
 # ---------------------------------------------------------------------------------------------- the measure
