@@ -171,7 +171,7 @@ def _number(value: Any) -> float:
 
 
 def _flush_before_use(module: nn.Module, front: Front) -> None:
-    """Have updates that lag behind added before anybody else uses the module."""
+    """Have updates that lag behind added before anybody else uses the module or a part of it."""
     alive = weakref.ref(front)
 
     def flush(*_: Any) -> None:
@@ -179,9 +179,10 @@ def _flush_before_use(module: nn.Module, front: Front) -> None:
         if mine is not None:
             mine._flush()
 
-    module.register_forward_pre_hook(flush)
-    module.register_state_dict_pre_hook(flush)
-    module.register_load_state_dict_pre_hook(flush)  # what lags behind belongs to the weights that are replaced
+    for part in module.modules():
+        part.register_forward_pre_hook(flush)
+        part.register_state_dict_pre_hook(flush)
+        part.register_load_state_dict_pre_hook(flush)  # what lags behind belongs to the weights that are replaced
 
 
 def _no_loss(module: nn.Module, batch: Any) -> Tensor:

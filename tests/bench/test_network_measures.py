@@ -44,6 +44,17 @@ def test_populations_are_timed_beside_plain_inference():
     assert all(row.holds and row.measured > 0 for row in rows)
 
 
+def test_memory_is_told_above_plain_passes(monkeypatch):
+    from dfo.bench.measures import network_memory
+
+    told_by = {"True": iter((110.0, 130.0, 120.0)), "False": iter((100.0, 101.0, 102.0))}
+    asked = lambda module, call, settings: next(told_by[call.rpartition(", ")[2].rstrip(")")])  # noqa: E731
+    monkeypatch.setattr(network_memory, "fresh", asked)
+    row = network_memory._above("of_directions(1, 8", "steps", 8.0)
+    assert (row.measured, row.holds, row.interval) == (19.0, False, "8..30")
+    assert network_memory.of_directions(1, 2, False) > 0  # what the fresh process is asked
+
+
 def test_rows_of_a_gpu_are_made_on_any_device(monkeypatch):
     from dfo.bench.measures import network_gpu
 

@@ -256,9 +256,14 @@ def test_principal_components_are_centred_of_variance_one_and_change_nothing_at_
     free = [name for name, p in module.named_parameters() if p.requires_grad]
     assert free == [f"{name}.up.weight" for name in names]
     for name in names:
-        z = module.get_submodule(name).down(inputs_of(module, name, batch))  # (6, 3)
+        layer, x = module.get_submodule(name), inputs_of(module, name, batch)  # (6, in)
+        z, middle = layer.down(x), x - x.mean(0)
         assert torch.allclose(z.mean(0), torch.zeros(3), atol=1e-4)
         assert torch.allclose(z.T @ z / 6, torch.eye(3), atol=1e-3)
+        values, axes = torch.linalg.eigh(middle.T @ middle / 6)  # the leading ones stand last
+        assert torch.allclose((middle @ axes[:, -3:] / values[-3:].sqrt()).flip(1).abs(), z.abs(), atol=1e-2)
+        y = layer.base(x)
+        assert torch.isclose(layer.scale * 3**0.5, (y - y.mean(0)).square().mean().sqrt())
 
 
 def test_components_without_variance_are_left_alone():
@@ -280,6 +285,8 @@ def test_principal_refuses_too_few_inputs():
         add_principal(net, lambda: net(torch.ones(2, 4)), rank=2, targets=["0"])
     with pytest.raises(InvalidArgument, match="none of which is head"):
         add_principal(net, lambda: net(torch.ones(2, 4)), targets=["head"])
+    with pytest.raises(InvalidArgument, match="at most 4"):
+        add_principal(net, lambda: net(torch.ones(9, 4)), rank=5, targets=["0"])
     assert not net[0]._forward_hooks
 
 
@@ -306,10 +313,61 @@ def test_what_was_read_stays_as_it_was_read(llama):
             p.mul_(1.5)
     both = read.encode(KIND.take(np.arange(6)))  # three of them are read only now
     fresh = language.Answers(llama, Words(), KIND, size=6).encode(KIND.take(np.arange(6)))
-    assert torch.equal(both["keys"], fresh["keys"])
+    assert torch.allclose(both["keys"], fresh["keys"], atol=1e-6)
     assert torch.equal(first["keys"], both["keys"][:3, :, :, : first["keys"].shape[3]])
     with torch.no_grad():
         assert not torch.allclose(read.loss(module, both), read.loss(llama, both), atol=1e-3)
+
+
+def test_a_trained_answer_is_asked_again_from_its_state(llama):
+    from dfo.nn import ZOSGD
+    from dfo_problems.language.adapters import add_principal
+
+    def made(sentences):
+        module = copy.deepcopy(llama)
+        task = language.Answers(module, Words(), KIND, size=6)
+        add_principal(module, lambda: task.calibrate(module, sentences), rank=2)
+        return module, task
+
+    module, task = made(KIND)
+    opt = ZOSGD(module, lr=0.5, radius=0.1, samples=4)
+    for number in range(3):
+        opt.step(task.loss, task.batch(number))
+    other, again = made(KIND.take(np.arange(5)))  # other components, until the state is loaded
+    other.load_state_dict(module.state_dict())
+    again.offset = task.offset
+    batch = again.encode(KIND)
+    with torch.no_grad():
+        assert torch.allclose(again.loss(other, batch), task.loss(module, task.encode(KIND)), atol=1e-5)
+        assert not torch.allclose(again.loss(other, batch), task.loss(llama, batch), atol=1e-3)
+
+
+def test_answers_refuse_what_they_cannot_read(llama):
+    from dfo_problems.language.adapters import add_prefix
+
+    module = copy.deepcopy(llama)
+    add_prefix(module)
+    with pytest.raises(InvalidType, match="without a prefix"):
+        language.Answers(module, Words(), KIND, size=4)
+    with pytest.raises(InvalidType, match="causal language model"):
+        language.Answers(torch.nn.Linear(2, 2), Words(), KIND, size=4)
+    batch = language.Answers(llama, Words(), KIND, size=4).batch(0)
+    with pytest.raises(InvalidArgument, match="read already"):
+        language.log_odds(llama, batch, cache=object())
+
+
+def test_figures_between_steps_are_those_of_the_weights_as_they_are(llama, task):
+    from dfo.nn import ZOSGD
+
+    module = copy.deepcopy(llama).to(torch.bfloat16).requires_grad_(True)
+    opt = ZOSGD(module, lr=0.02, samples=1)  # its updates lag behind
+    for number in range(3):
+        opt.step(task.loss, task.batch(number))
+    assert opt.course.pending.terms
+    seen = language.measure(module, task, KIND)  # runs parts of the module
+    opt.flush()
+    assert seen == language.measure(module, task, KIND)
+    assert seen != language.measure(copy.deepcopy(llama).to(torch.bfloat16), task, KIND)
 
 
 def test_calibration_takes_the_leaning_out_and_leaves_the_order(llama, task):

@@ -4,6 +4,8 @@ A cell is one training (method, seed) for :data:`SECONDS` of CPU time on one thr
 the test of 1,000 sentences is looked at when the times of :data:`MARKS` have passed. Cells are kept in a folder as
 they finish (``DFO_CELLS``, else the cache folder of dfo), so that an interrupted measure goes on where it was. Accuracy
 at the median of the log-odds (``calibrated``) stands beside accuracy: undoing a leaning to one word is no learning.
+Intervals are those of the mean over trainings; the sentences of the test are the same in all, and their own standard
+error is 0.013 to 0.015 of an accuracy.
 """
 
 from __future__ import annotations
@@ -131,14 +133,15 @@ def _point(seconds: float, steps: int, quality: Any) -> dict[str, Any]:
 
 
 def cells(wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return cells, run now where they are not kept yet."""
+    """Return cells, run now where they are not kept yet or were trained otherwise."""
     home = folder()
     home.mkdir(parents=True, exist_ok=True)
     done = {}
     for method, seed in wanted:
+        how = json.loads(json.dumps(CELLS[method]))
         path = home / f"{method.replace(',', '').replace(' ', '-')}-{seed}.json"
-        if not path.exists():
-            record = {"method": method, "seed": seed, "how": dict(CELLS[method]), **cell(method, seed)}
+        if not path.exists() or json.loads(path.read_text())["how"] != how:
+            record = {"method": method, "seed": seed, "how": how, **cell(method, seed)}
             part = path.with_suffix(f".{os.getpid()}")
             part.write_text(json.dumps(record, indent=1))
             part.replace(path)
@@ -151,36 +154,46 @@ def language() -> list[Row]:
     wanted = [(m, s) for m in CELLS for s in (SEEDS if CELLS[m].keys() & {"train", "shots"} else SEEDS[:1])]
     done, rows = cells(wanted), []
     for method in CELLS:
+        at: dict[float, list[Mapping[str, Any]]] = {}
         mine = [done[m, s] for m, s in wanted if m == method]
-        for i in range(len(mine[0]["curve"])):
-            rows += _rows(method, [record["curve"][i] for record in mine])
+        for point in (point for record in mine for point in record["curve"]):
+            at.setdefault(_mark(point), []).append(point)
+        for mark, points in at.items():
+            rows += _rows(method, mark, points)
     return rows
 
 
+def _mark(point: Mapping[str, Any]) -> float:
+    """Return the time at which a point was to be measured; it was when the step that was under way had ended."""
+    return max(m for m in (0.0, *MARKS) if m <= point["seconds"])
+
+
 BARS = {
-    (name, *bar): figure
-    for name in ("zo-sgd", "zo-sgd, answers", "zo-sgd, principal LoRA")
+    (method, *bar): figure
+    for method in ("zo-sgd", "zo-sgd, principal LoRA")
     for bar, figure in {
-        (63.0, "cross_entropy"): 0.59,
-        (190.0, "cross_entropy"): 0.54,
-        (600.0, "cross_entropy"): 0.54,
+        (63.0, "cross-entropy"): 0.59,
+        (190.0, "cross-entropy"): 0.54,
+        (600.0, "cross-entropy"): 0.54,
         (600.0, "calibrated"): 0.72,
     }.items()
 }
-"""What is asked: the lead measured once in a script, and a calibrated accuracy that clearly moves from 0.69."""
+"""What is asked: what a script reached once, from a cross-entropy of 1.18 and a calibrated accuracy of 0.69, where the
+reference step took half the time that it takes on the machine of these figures."""
 
 
-def _rows(method: str, points: Sequence[Mapping[str, Any]]) -> list[Row]:
-    mark = max((m for m in (0.0, *MARKS) if m <= points[0]["seconds"] + 1e-9), default=0.0)
+def _rows(method: str, mark: float, points: Sequence[Mapping[str, Any]]) -> list[Row]:
     rows = []
-    for figure in ("cross_entropy", "accuracy", "calibrated"):
-        values = np.array([point[figure] for point in points])
+    if len({tuple(point.values()) for point in points}) == 1:
+        points = points[:1]  # before training all seeds are the same
+    steps, seconds = "/".join(str(point["steps"]) for point in points), np.mean([p["seconds"] for p in points])
+    source = f"{steps} steps in {seconds:.0f} s" if mark else "the same run"
+    for figure in ("cross-entropy", "accuracy", "calibrated"):
+        values = np.array([point[figure.replace("-", "_")] for point in points])
         bar, mean = BARS.get((method, mark, figure)), float(values.mean())
-        holds = bar is None or (mean <= bar if figure == "cross_entropy" else mean >= bar)
-        steps = "/".join(str(point["steps"]) for point in points)
-        claim = f"{method}, {figure.replace('_', '-')} on {points[0]['n']} test sentences after {mark:g} CPU-s"
-        expected = "reported" if bar is None else f"{'at most' if figure == 'cross_entropy' else 'at least'} {bar:g}"
-        source = f"the same run ({steps} steps)" if mark else "the same run"
+        holds = bar is None or (mean <= bar if figure == "cross-entropy" else mean >= bar)
+        claim = f"{method}, {figure} on {points[0]['n']} test sentences after {mark:g} CPU-s"
+        expected = "reported" if bar is None else f"{'at most' if figure == 'cross-entropy' else 'at least'} {bar:g}"
         rows.append(Row(claim, expected, round(mean, 4), holds, source, len(values), interval(values)))
     return rows
 

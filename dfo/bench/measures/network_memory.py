@@ -1,9 +1,10 @@
 """What a step of forward-only training needs beside the memory of the forward passes it is for.
 
 Memory is the largest resident memory of a fresh process: that of steps less that of plain forward passes of the same
-number of tokens. Both processes have made a step and a pass of a tiny network before, so that the code of either is
-loaded and counts in neither. The reference is the two-point step of public codes, re-told
-(:mod:`dfo.bench.measures.mezo_reference`). SmolLM2 is left out, and a row says so, where it is not installed.
+number of tokens; the interval is from the least to the largest difference of two runs. Both processes have made steps
+and a pass of a tiny network before, so that the code of either is loaded and counts in neither. The reference is the
+two-point step of public codes, re-told (:mod:`dfo.bench.measures.mezo_reference`). SmolLM2 is left out, and a row says
+so, where it is not installed.
 """
 
 from __future__ import annotations
@@ -30,100 +31,81 @@ from dfo.bench.measures.row import Row
 
 __all__ = ["network_memory"]
 
-PEAK = "largest resident memory of a fresh process, less that with plain passes; median of its runs"
+PEAK = "largest resident memory of fresh processes, medians"
+
+WAYS_TOLD = {"low-rank": "low rank, activation side", "reference": "reference"}
+"""Law to what it is called."""
 
 TINY = {"d": 24, "layers": 1, "heads": 2, "vocab": 50}
 
 
-def _load(what: str) -> None:
-    """Run what is about to be measured once on a tiny network in 16 bits."""
+def _load(law: str, precision: str) -> None:
+    """Make a plain pass and steps of a law on a tiny network."""
     import torch
 
-    module, batch = _gpt(**TINY).to(torch.bfloat16), _tokens(16, 50, 8)
+    module, batch = _gpt(**TINY).to(getattr(torch, precision)), _tokens(16, 50, 8)
     plain(module, _doubled(batch), 1)()
-    step = stepper(module, batch, what if what == "reference" else "low-rank")
+    step = stepper(module, batch, law)
     for _ in range(PERIOD + 1):
         step()
 
 
-def mebibytes(what: str, precision: str, tokens: int, loss: str) -> float:
-    """Return the peak of this process after plain passes of ``2 tokens`` tokens, or after steps on ``tokens``."""
+def of_language(law: str, tokens: int, loss: str, steps: bool) -> float:
+    """Return the peak of this process after steps of a law on SmolLM2 in bfloat16, or after plain passes beside them."""
     import torch
 
     torch.set_num_threads(1)
-    _load(what)
+    _load(law, "bfloat16")
     function = {"all logits": _loss, "few logits": _chunked}[loss]
-    module = _language(precision)
-    batch = _tokens(tokens, 49152)
-    if what == "plain":
-        act = plain(module, _doubled(batch), 1, function)
-    elif what == "plain, one by one":
-        act = plain(module, batch, 1, function)
-    else:
-        act = stepper(module, batch, what, loss=function)
+    module, batch = _language("bfloat16"), _tokens(tokens, 49152)
+    if steps:
+        act = stepper(module, batch, law, loss=function)
+    else:  # the reference has one end of a direction in a pass, we have both
+        act = plain(module, batch if law == "reference" else _doubled(batch), 1, function)
     forget_peak()
-    for _ in range(PERIOD + 1 if what == "low-rank" else 3):
+    for _ in range(PERIOD + 1 if law == "low-rank" else 3):
         act()
     return peak()
 
 
-def many(samples: int, parts: int) -> float:
-    """Return the peak of this process after steps of several directions on a batch in parts; 0 parts: plain passes."""
+def of_directions(samples: int, parts: int, steps: bool) -> float:
+    """Return the peak of this process after steps of several directions on a batch in parts, or after plain passes."""
     import torch
 
     from dfo.nn import ZOSGD
 
     torch.set_num_threads(1)
-    _load("low-rank")
+    _load("low-rank", "float32")
     module, batch = _gpt(), _tokens(1024, 3072)
     optimizer = ZOSGD(module, lr=LR, samples=samples)
-    act = (lambda: optimizer.step(_loss, batch, parts=parts)) if parts else plain(module, _tokens(2048, 3072), 1)
+    act = (lambda: optimizer.step(_loss, batch, parts=parts)) if steps else plain(module, _doubled(batch), 1)
     forget_peak()
     for _ in range(3):
         act()
     return peak()
 
 
-def _median(call: str, runs: int) -> tuple[float, str]:
-    """Return the median over fresh processes, and their spread."""
-    found = [float(fresh("network_memory", call, {"RUN": str(run)})) for run in range(runs)]
-    return float(np.median(found)), f"{min(found):.4g}..{max(found):.4g}"
-
-
-def _memory(runs: int = 3) -> list[Row]:
-    """Measure what steps of SmolLM2 in bfloat16 need beside plain passes."""
-    rows, weights = [], 134515008 * 2 / 2**20
-    cases = (("all logits", 128), ("few logits", 1024))
-    for (loss, tokens), what in itertools.product(cases, ("low-rank", "reference")):
-        beside = "plain" if what == "low-rank" else "plain, one by one"
-        base, _ = _median(f"m.mebibytes({beside!r}, 'bfloat16', {tokens}, {loss!r})", runs)
-        peak, spread = _median(f"m.mebibytes({what!r}, 'bfloat16', {tokens}, {loss!r})", runs)
-        extra, label = peak - base, "low rank, activation side" if what == "low-rank" else what
-        claim = f"MiB above plain passes, {label}, SmolLM2-135M bfloat16, {tokens} tokens, {loss} ({weights:.0f} MiB)"
-        most = max(8.0, 0.01 * weights)
-        ours = what == "low-rank"
-        rows.append(
-            Row(claim, f"<= {most:g}" if ours else "reported", extra, not ours or extra <= most, PEAK, runs,
-                f"peaks {spread}, plain {base:.4g}")
-        )  # fmt: skip
-    return rows
-
-
-def _directions(runs: int = 3) -> list[Row]:
-    """Measure what many directions and a batch in parts add."""
-    base, _ = _median("m.many(1, 0)", runs)
-    rows = []
-    for samples, parts in ((1, 8), (16, 8)):
-        peak, spread = _median(f"m.many({samples}, {parts})", runs)
-        claim = f"MiB above a plain pass of 2048 tokens, q = {samples}, 1024 tokens in {parts} parts, GPT 10.1 M fp32"
-        most = 8.0
-        rows.append(Row(claim, f"<= {most:g}", peak - base, peak - base <= most, PEAK, runs, f"peaks {spread}"))
-    return rows
+def _above(call: str, claim: str, most: float | None, runs: int = 3) -> Row:
+    """Return a row of what steps need beside plain passes; ``call`` lacks its last argument, whether there are steps."""
+    with_steps, without = (
+        np.array([float(fresh("network_memory", f"m.{call}, {steps})", {"RUN": str(run)})) for run in range(runs)])
+        for steps in (True, False)
+    )
+    extra = float(np.median(with_steps) - np.median(without))
+    spread = f"{with_steps.min() - without.max():.4g}..{with_steps.max() - without.min():.4g}"
+    wanted = "reported" if most is None else f"<= {most:g}"
+    source = f"{PEAK}: {np.median(with_steps):.0f} less {np.median(without):.0f}"
+    return Row(f"MiB above plain passes, {claim}", wanted, extra, most is None or extra <= most, source, runs, spread)
 
 
 def network_memory() -> list[Row]:
     """Memory of two-point steps above that of plain forward passes, in fresh processes."""
-    rows = _directions()
+    rows = [_above(f"of_directions({q}, 8", f"q = {q}, 1024 tokens in 8 parts, GPT 10.1 M fp32", 8.0) for q in (1, 16)]
     if why := _absent():
         return [*rows, Row("SmolLM2-135M", "reported", float("nan"), True, f"left out: {why}", 0)]
-    return rows + _memory()
+    for (loss, tokens), law in itertools.product(
+        (("all logits", 128), ("few logits", 1024)), ("low-rank", "reference")
+    ):
+        label = f"{WAYS_TOLD[law]}, SmolLM2-135M bfloat16, {tokens} tokens, {loss} (weights: 257 MiB)"
+        rows.append(_above(f"of_language({law!r}, {tokens}, {loss!r}", label, 8.0 if law == "low-rank" else None))
+    return rows

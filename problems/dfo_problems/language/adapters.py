@@ -100,8 +100,9 @@ def _put(module: nn.Module, name: str, layer: nn.Module) -> None:
 class PrincipalLinear(nn.Module):  # type: ignore[misc]
     """``base(x) + up(z)``, where ``z`` are the principal components of ``x`` and ``up`` begins at zero.
 
-    The components have mean 0 and variance 1, and ``up`` is counted in units of the deviation of the layer's output
-    over ``rank**0.5``: weights of size 1 change the output by as much as it varies.
+    The components have mean 0 and variance 1, up to rounding in the layer's precision, and ``up`` is counted in units of
+    ``scale``, the deviation of the layer's output over ``rank**0.5``: weights of size 1 change the output by as much as
+    it varies. What was found, ``down`` and ``scale``, is part of ``state_dict()``.
 
     Args:
         base: the linear layer, which is kept as it is.
@@ -120,7 +121,8 @@ class PrincipalLinear(nn.Module):  # type: ignore[misc]
         spread = sizes[:rank, None] / math.sqrt(len(x))
         told = spread > 1e-3 * spread[0] + 1e-6 * float(x.square().mean().sqrt())
         down = torch.where(told, axes[:rank] / spread.clamp_min(1e-30), 0.0)
-        self.scale = float((y - y.mean(0)).square().mean().sqrt()) / math.sqrt(rank)
+        self.scale: Tensor
+        self.register_buffer("scale", (y - y.mean(0)).square().mean().sqrt() / math.sqrt(rank))
         self.down = nn.Linear(base.in_features, len(down), device=like.device, dtype=like.dtype)
         self.up = nn.Linear(len(down), base.out_features, bias=False, device=like.device, dtype=like.dtype)
         with torch.no_grad():
@@ -133,6 +135,11 @@ class PrincipalLinear(nn.Module):  # type: ignore[misc]
         """Return the output of the layer with that of the components added."""
         out: Tensor = self.base(x) + self.scale * self.up(self.down(x))
         return out
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return a copy of what a layer met, ``(positions, width)``; what comes after the layer may write to it."""
+    return x.detach().flatten(0, -2).clone()
 
 
 def add_principal(
@@ -163,7 +170,8 @@ def add_principal(
         The names of the layers.
 
     Raises:
-        InvalidArgument: the rank is below 1, no layer is so called, or one is not run often enough.
+        InvalidArgument: the rank is below 1 or above the inputs of a layer, no layer is so called, or one is not run
+            often enough.
         InvalidType: a layer of this name is not linear.
 
     Example:
@@ -180,8 +188,11 @@ def add_principal(
     met: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in found}
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda _, args, out: met[name].append((args[0].detach().flatten(0, -2), out.detach().flatten(0, -2)))
+        return lambda _, args, out: met[name].append((_rows(args[0]), _rows(out)))
 
+    for name, layer in found.items():
+        if rank > layer.in_features:
+            raise InvalidArgument(f"rank: expected at most {layer.in_features}, the inputs of {name}, got {rank}.")
     hooks = [layer.register_forward_hook(listen(name)) for name, layer in found.items()]
     try:
         with torch.no_grad():

@@ -10,7 +10,8 @@ that a batch repeated for several members of a population stays a batch, and a h
 up for each; where the head is tied to the embedding, it is one weight in both places.
 
 Sentences are padded on the right. A token then never sees padding, because attention is causal; no mask is needed and
-every result is that of the sentence alone.
+every result is that of the sentence alone. (Of :class:`dfo_problems.language.answers.Answers` only the last token is run,
+and there is a mask.)
 """
 
 from __future__ import annotations
@@ -157,8 +158,8 @@ class Sentiment:
     def calibrate(self, module: nn.Module, sentences: Sentences | None = None) -> float:
         """Take the leaning of a module to one word out of its answers from now on, by a constant; return the constant.
 
-        It is the median of its log-odds of kind against unkind over sentences of which half are kind; labels are not
-        looked at. What training wins from here on is no removed leaning.
+        It is the median of its log-odds of kind against unkind over sentences of which about half are kind; labels are
+        not looked at. From here on there is little to win by removing a leaning. :func:`full_loss` knows no offset.
 
         Source: Zhao et al. (2021), Calibrate Before Use (arXiv:2102.09690), with sentences instead of empty input.
 
@@ -223,6 +224,8 @@ def _last(module: nn.Module, batch: Batch, cache: Any = None) -> Tensor:
     """Return the hidden states of the last tokens, ``(B, E)``."""
     trunk: Any = module.base_model
     if "keys" in batch:
+        if cache is not None:
+            raise InvalidArgument("cache: expected none, because the batch has been read already.")
         return _answer(trunk, batch)
     if cache is None:
         hidden = trunk(input_ids=batch["input_ids"], use_cache=False).last_hidden_state  # (B, T, E)
