@@ -51,7 +51,7 @@ def _load(law: str, precision: str) -> None:
 
 
 def of_language(law: str, tokens: int, loss: str, steps: bool) -> float:
-    """Return the peak of this process after steps of a law on SmolLM2 in bfloat16, or after plain passes beside them."""
+    """Return the peak of this process after steps of a law on SmolLM2 in bfloat16, or after plain passes."""
     import torch
 
     torch.set_num_threads(1)
@@ -86,7 +86,7 @@ def of_directions(samples: int, parts: int, steps: bool) -> float:
 
 
 def _above(call: str, claim: str, most: float | None, runs: int = 3) -> Row:
-    """Return a row of what steps need beside plain passes; ``call`` lacks its last argument, whether there are steps."""
+    """Return a row of what steps need beside plain passes; ``call`` lacks its last argument, ``steps``."""
     with_steps, without = (
         np.array([float(fresh("network_memory", f"m.{call}, {steps})", {"RUN": str(run)})) for run in range(runs)])
         for steps in (True, False)
@@ -103,9 +103,8 @@ def network_memory() -> list[Row]:
     rows = [_above(f"of_directions({q}, 8", f"q = {q}, 1024 tokens in 8 parts, GPT 10.1 M fp32", 8.0) for q in (1, 16)]
     if why := _absent():
         return [*rows, Row("SmolLM2-135M", "reported", float("nan"), True, f"left out: {why}", 0)]
-    for (loss, tokens), law in itertools.product(
-        (("all logits", 128), ("few logits", 1024)), ("low-rank", "reference")
-    ):
+    cases = (("all logits", 128), ("few logits", 1024))
+    for (loss, tokens), law in itertools.product(cases, WAYS_TOLD):
         label = f"{WAYS_TOLD[law]}, SmolLM2-135M bfloat16, {tokens} tokens, {loss} (weights: 257 MiB)"
         rows.append(_above(f"of_language({law!r}, {tokens}, {loss!r}", label, 8.0 if law == "low-rank" else None))
     return rows

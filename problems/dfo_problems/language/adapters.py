@@ -100,9 +100,9 @@ def _put(module: nn.Module, name: str, layer: nn.Module) -> None:
 class PrincipalLinear(nn.Module):  # type: ignore[misc]
     """``base(x) + up(z)``, where ``z`` are the principal components of ``x`` and ``up`` begins at zero.
 
-    The components have mean 0 and variance 1, up to rounding in the layer's precision, and ``up`` is counted in units of
-    ``scale``, the deviation of the layer's output over ``rank**0.5``: weights of size 1 change the output by as much as
-    it varies. What was found, ``down`` and ``scale``, is part of ``state_dict()``.
+    The components have mean 0 and variance 1, up to rounding in the layer's precision, and ``up`` is counted in units
+    of ``scale``, the deviation of the layer's output over ``rank**0.5``: weights of size 1 change the output by as much
+    as it varies. What was found, ``down`` and ``scale``, is part of ``state_dict()``.
 
     Args:
         base: the linear layer, which is kept as it is.

@@ -10,8 +10,8 @@ that a batch repeated for several members of a population stays a batch, and a h
 up for each; where the head is tied to the embedding, it is one weight in both places.
 
 Sentences are padded on the right. A token then never sees padding, because attention is causal; no mask is needed and
-every result is that of the sentence alone. (Of :class:`dfo_problems.language.answers.Answers` only the last token is run,
-and there is a mask.)
+every result is that of the sentence alone. (Of :class:`dfo_problems.language.answers.Answers` only the last token is
+run, and there is a mask.)
 """
 
 from __future__ import annotations
