@@ -96,15 +96,14 @@ def cell(method: str, seed: int) -> dict[str, Any]:
 
 def _task(pack: Any, module: Any, tokenizer: Any, train: Any, how: Mapping[str, Any], seed: int) -> Any:
     """Return the task of a cell, calibrated where it is to be, and put beside the module what is to be trained."""
-    from dfo_problems.language.adapters import add_principal
-
     some = train.take(np.arange(COMPONENTS_FROM))
     if "answers" in how:
         task = pack.Answers(module, tokenizer, train, size=how["answers"], seed=seed)
     else:
         task = pack.Sentiment(tokenizer, train, seed=seed)
     if "rank" in how:
-        add_principal(module, lambda: task.calibrate(module, some), rank=how["rank"])
+        adapters = import_module("dfo_problems.language.adapters")
+        adapters.add_principal(module, lambda: task.calibrate(module, some), rank=how["rank"])
     elif "answers" in how or "calibrate" in how:
         task.calibrate(module, some)
     return task
