@@ -24,7 +24,7 @@ def main() -> None:
         band = (float(low), float(high)) if high else (row["measured"], row["measured"])
         point = (float(told["seconds"]), row["measured"], *band)
         curves.setdefault(told["figure"], {}).setdefault(told["method"], []).append(point)
-    figure, both = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
+    figure, both = plt.subplots(1, 2, figsize=(10.5, 3.4), constrained_layout=True)
     for axes, name in zip(both, ("calibrated", "cross-entropy"), strict=True):
         color = 0
         for method, points in curves[name].items():
@@ -38,7 +38,7 @@ def main() -> None:
             color += 1
         axes.set(title=name, xlabel="seconds of CPU time, one thread")
     both[0].set_title("calibrated accuracy, 1,000 test sentences")
-    both[1].legend(frameon=False, fontsize=7)
+    figure.legend(*both[1].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     figure.savefig(OUT, dpi=110)
 
 
