@@ -10,6 +10,7 @@ so, where it is not installed.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,10 @@ from dfo.bench.measures.row import Row
 __all__ = ["network_memory"]
 
 PEAK = "largest resident memory of fresh processes, medians"
+
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+"""What glibc is told: memory of a MiB and more goes back to the system when it is free. Left to itself it moves this
+threshold, and what a process holds differs by a hundred MiB from one run of the same steps to the next."""
 
 WAYS_TOLD = {"low-rank": "low rank, activation side", "reference": "reference"}
 """Law to what it is called."""
@@ -87,10 +92,12 @@ def of_directions(samples: int, parts: int, steps: bool) -> float:
 
 def _above(call: str, claim: str, most: float | None, runs: int = 3) -> Row:
     """Return a row of what steps need beside plain passes; ``call`` lacks its last argument, ``steps``."""
-    with_steps, without = (
-        np.array([float(fresh("network_memory", f"m.{call}, {steps})", {"RUN": str(run)})) for run in range(runs)])
-        for steps in (True, False)
-    )
+
+    def peaks(steps: bool) -> Any:
+        settings = [{**ALLOCATOR, "RUN": str(run)} for run in range(runs)]
+        return np.array([float(fresh("network_memory", f"m.{call}, {steps})", given)) for given in settings])
+
+    with_steps, without = peaks(True), peaks(False)
     extra = float(np.median(with_steps) - np.median(without))
     spread = f"{with_steps.min() - without.max():.4g}..{with_steps.max() - without.min():.4g}"
     wanted = "reported" if most is None else f"<= {most:g}"
