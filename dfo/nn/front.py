@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dfo.arrays import Floats
 from dfo.directions import LowRank, distribution
@@ -171,7 +172,7 @@ def _number(value: Any) -> float:
 
 
 def _flush_before_use(module: nn.Module, front: Front) -> None:
-    """Have updates that lag behind added before anybody else uses the module or a part of it."""
+    """Have updates that lag behind added before others use the module or a part of it, and when the front ends."""
     alive = weakref.ref(front)
 
     def flush(*_: Any) -> None:
@@ -179,10 +180,20 @@ def _flush_before_use(module: nn.Module, front: Front) -> None:
         if mine is not None:
             mine._flush()
 
+    handles = []
     for part in module.modules():
-        part.register_forward_pre_hook(flush)
-        part.register_state_dict_pre_hook(flush)
-        part.register_load_state_dict_pre_hook(flush)  # what lags behind belongs to the weights that are replaced
+        handles.append(part.register_forward_pre_hook(flush))
+        handles.append(part.register_state_dict_pre_hook(flush))
+        handles.append(part.register_load_state_dict_pre_hook(flush))  # what lags belongs to the weights it replaces
+    weakref.finalize(front, _leave, front.course, handles).atexit = False
+
+
+def _leave(course: Course, handles: Sequence[RemovableHandle]) -> None:
+    """Leave a module whose optimizer is gone: with all of its updates, and without hooks."""
+    for handle in handles:
+        handle.remove()
+    if course.pending.terms:
+        course.settle()
 
 
 def _no_loss(module: nn.Module, batch: Any) -> Tensor:

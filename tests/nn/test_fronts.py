@@ -1,6 +1,7 @@
 """The optimizers of networks: steps, memory, logs, and what they leave alone."""
 
 import copy
+import gc
 import json
 import math
 import os
@@ -483,6 +484,24 @@ def test_closures_are_steps(law, dtype):
         told["closure"],
         **({"rtol": 1e-3, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-8, "atol": 1e-9}),
     )
+
+
+def test_an_optimizer_that_ends_leaves_all_of_its_updates_and_no_hook():
+    module, twin = network(torch.bfloat16), network(torch.bfloat16)
+    kept = ZOSGD(twin, lr=0.05, radius=0.02, samples=1)
+    run(kept, 3)
+    assert kept.course.pending.terms
+    kept.flush()
+
+    def train():
+        run(ZOSGD(module, lr=0.05, radius=0.02, samples=1), 3)
+
+    train()
+    gc.collect()
+    assert not any(part._forward_pre_hooks or part._state_dict_pre_hooks for part in module.modules())
+    for name, weight in twin.state_dict().items():
+        assert torch.equal(weight, module.state_dict()[name])
+    assert not torch.equal(module[0].weight, network(torch.bfloat16)[0].weight)
 
 
 def test_closures_see_updates_that_lag_behind():
