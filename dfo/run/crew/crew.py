@@ -44,8 +44,8 @@ class Crew:
 
     Example:
         >>> crew = Crew(2)
-        >>> dict(crew(abs, {0: -1.0, 1: 2.0}, lambda: False))
-        {0: 1.0, 1: 2.0}
+        >>> sorted(crew(abs, {0: -1.0, 1: 2.0}, lambda: False))  # they come as they end
+        [(0, 1.0), (1, 2.0)]
         >>> crew.close()
     """
 
