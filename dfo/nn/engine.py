@@ -130,7 +130,8 @@ class Engine:
         rows, q = examples(batch) or 1, draws.directions.count
         if not share and rows % q:
             raise InvalidArgument(f"share=False: expected a multiple of {q} examples, got {rows}.")
-        members = Members(np.asarray(index), np.asarray(scale, dtype=float), rows if share else rows // q, share)
+        each = rows if share else rows // q
+        members = Members(np.asarray(index), np.asarray(scale, dtype=float), each, share, draws.cheap)
         self._noise = draws.directions.key.child("dropout") if noise is None else noise
         return self._settled(batch, members, values, base)
 
@@ -202,15 +203,21 @@ class Engine:
         return Explicit(base, members, stream)
 
     def size_of_chunk(self, batch: Any, members: Members) -> int:
-        """Return the number of members of a pass."""
+        """Return the number of members of a pass: those that fill it, and both ends of a direction or one.
+
+        The ends part where each fills a pass, since larger activations only leave the cache. Where the second pass
+        would draw the direction again, they stay together.
+        """
         n = members.n
         if not self.together:
             return 1
         if self.chunk is not None:
             return min(n, int(self.chunk))
         rows = rows_of(batch) * members.rows // max(1, examples(batch) or 1)
-        most = max(2, ROWS // max(rows, 1))
-        count = -(-n // most)
+        most = ROWS // max(rows, 1)
+        if most < 2 and members.apart:
+            return 1
+        count = -(-n // max(2, most))
         size = -(-n // count)
         return min(n, size + size % 2)
 

@@ -34,12 +34,14 @@ class Members:
         scale: ``(n,)`` signed radius of each member.
         rows: examples that a member sees, B; a forward pass of all members sees ``n B`` rows, member by member.
         share: whether all members see the same examples.
+        apart: whether the two ends of a direction may be in passes of their own, which costs no more draws.
     """
 
     index: Ints
     scale: Floats
     rows: int
     share: bool = True
+    apart: bool = True
 
     @property
     def n(self) -> int:
@@ -283,6 +285,14 @@ class Draws:
         self.streams, self.shelf = make(directions, tensors), Shelf(room)
         for stream in self.streams.values():
             stream.shelf, stream.count = self.shelf, directions.count
+        drawn = sum(t.numel() * t.element_size() for t in map(_large, self.streams.values()) if t is not None)
+        self.cheap = drawn * directions.count <= room
+        """Whether what passes share is drawn once: factors are small, and of entries there is room for all."""
+
+
+def _large(stream: Stream) -> Tensor | None:
+    """Return the tensor of a stream whose directions are as large as itself and drawn when they are needed."""
+    return stream.like if isinstance(stream, Entries) and stream.like.dim() > 1 else None
 
 
 def _in_blocks(directions: Directions, tensors: Mapping[str, Tensor]) -> dict[str, Stream]:

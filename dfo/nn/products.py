@@ -76,47 +76,40 @@ def _shifted(y: Tensor, bias: Any, members: Members) -> Tensor:
 
 
 def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
-    """Rows that differ by member: the shared product, then each group's own."""
-    direct = isinstance(bias, Weight) and isinstance(bias.values, Explicit)
-    y = F.linear(x, v.base, _bias_base(bias) if direct or not isinstance(bias, Weight) else None)
+    """Rows that differ by member: what each adds is written first, and the product that all share is summed onto it.
+
+    Nothing passes over the outputs a second time, and they are rounded once.
+    """
     left, right = v.factors()
-    g, out = left.shape[0], left.shape[1]
-    rows, sums = x.reshape(g, -1, x.shape[-1]), y.view(g, -1, out)  # (g, R, in), (g, R, out)
+    g, out, k = left.shape
+    flat = x.reshape(-1, x.shape[-1])
+    rows = flat.view(g, -1, x.shape[-1])  # (g, R, in)
+    t = _met(rows, right).unflatten(1, (v.members.n // g, -1)) * v.columns(rows).view(g, -1, 1, k)  # (g, n / g, R', k)
+    start = _start(bias, t)
+    if k == 1:
+        wide = left.view(g, 1, 1, out)
+        y = t * wide if start is None else torch.addcmul(start, t, wide)
+    else:
+        y = torch.bmm(t.flatten(1, 2), left.transpose(1, 2)).view(*t.shape[:3], out)
+        if start is not None:
+            y += start
+    y = y.flatten(0, 2).addmm_(flat, v.base.t())
+    return y.view(*x.shape[:-1], out)
+
+
+def _met(rows: Tensor, right: Tensor) -> Tensor:
+    """Return the products ``(g, R, k)`` of rows ``(g, R, in)`` with the right factors ``(g, k, in)`` of their group."""
     if rows.shape[1] <= FEW:
-        _few(rows, sums, v, (left, right), bias if direct else None)
-        return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
-    per, k = v.members.n // g, left.shape[2]
-    drawn = torch.bmm(right, rows.transpose(1, 2)).unflatten(2, (per, -1))  # (g, k, per, R / per), the quicker order
-    t = drawn.new_empty(g, k + direct, *drawn.shape[2:])
-    torch.mul(drawn, v.columns(drawn).view(g, per, k).transpose(1, 2).unsqueeze(3), out=t[:, :k])
-    if direct:
-        t[:, k] = v.members.scales(t).view(g, per, 1)
-        left = torch.cat([left, bias.values.drawn.unsqueeze(2)], 2)
-    sums.baddbmm_(t.flatten(2).transpose(1, 2), left.transpose(1, 2))
-    return y if direct else _shifted(y, bias if isinstance(bias, Weight) else None, v.members)
+        return torch.linalg.vecdot(rows.unsqueeze(2), right.unsqueeze(1))
+    return torch.bmm(right, rows.transpose(1, 2)).transpose(1, 2)  # the quicker order
 
 
-def _few(rows: Tensor, sums: Tensor, v: Factored, factors: tuple[Tensor, Tensor], bias: Any) -> None:
-    """Add a rank-r product for a few rows a group, entry by entry."""
-    if rows.shape[1] == 1:  # two dimensions are quicker than three
-        rows, sums = rows.squeeze(1), sums.squeeze(1)
-    scale = _spread(v.columns(rows), rows)  # (g, R, k) or (g, k)
-    for k in range(v.width):
-        left, right = factors[0][:, :, k], factors[1][:, k]
-        if rows.dim() == 3:
-            right, left = right.unsqueeze(1), left.unsqueeze(1)
-        sums.addcmul_(torch.linalg.vecdot(rows, right).mul_(scale[..., k]).unsqueeze(-1), left)
-    if bias is not None:
-        drawn = bias.values.drawn
-        sums.addcmul_(scale[..., :1], drawn if rows.dim() == 2 else drawn.unsqueeze(1))
-
-
-def _spread(scale: Tensor, rows: Tensor) -> Tensor:
-    """Return what scales members, ``(n, k)``, as what scales the rows of groups, ``(g, R, k)`` or ``(g, k)``."""
-    if rows.dim() == 2:
-        return scale
-    scale = scale.unflatten(0, (len(rows), -1))
-    return scale if scale.shape[1] == rows.shape[1] else scale.repeat_interleave(rows.shape[1] // scale.shape[1], 1)
+def _start(bias: Any, t: Tensor) -> Tensor | None:
+    """Return the bias, ``(out,)`` or that of every member, ``(g, n / g, 1, out)``."""
+    if isinstance(bias, Weight):
+        own: Tensor = bias.values.explicit()
+        return own.view(*t.shape[:2], 1, -1)
+    return None if bias is None else plain(bias)
 
 
 def _factored_once(x: Tensor, v: Factored, bias: Any) -> Tensor:
