@@ -27,8 +27,8 @@ STRETCH = 1 << 18
 BESIDE = 128
 """Rows a member up to which a second product is quicker than weights of its own."""
 
-FEW = 4
-"""Rows a group up to which products of rank r are quicker entry by entry than by a batched multiplication."""
+FEW = {2: 4}
+"""Bytes of a number to rows a group up to which dot products are quicker one by one than batched; else one row."""
 
 
 def _members(*tensors: Any) -> Members:
@@ -99,7 +99,7 @@ def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
 
 def _met(rows: Tensor, right: Tensor) -> Tensor:
     """Return the products ``(g, R, k)`` of rows ``(g, R, in)`` with the right factors ``(g, k, in)`` of their group."""
-    if rows.shape[1] <= FEW:
+    if rows.shape[1] <= FEW.get(rows.itemsize, 1):
         return torch.linalg.vecdot(rows.unsqueeze(2), right.unsqueeze(1))
     return torch.bmm(right, rows.transpose(1, 2)).transpose(1, 2)  # the quicker order
 
@@ -118,16 +118,14 @@ def _factored_once(x: Tensor, v: Factored, bias: Any) -> Tensor:
     assert rows is not None
     left, right = v.factors()
     n, (g, out, r) = members.n, left.shape
-    direct = isinstance(bias, Weight)
     y = F.linear(rows, v.base, _bias_base(bias)).view(-1, out)  # (R, out)
     flat = rows.reshape(-1, rows.shape[-1])
     t = F.linear(flat, right.reshape(g * r, -1)).view(-1, g, r).transpose(0, 1)  # (g, R, r)
-    t = (t.unsqueeze(1) * v.columns(t).view(g, n // g, 1, r)).view(n, -1, r)
-    left = left.repeat_interleave(n // g, 0)
-    if direct:
-        t = torch.cat([t, t.new_ones(1).expand(n, t.shape[1], 1)], 2)
-        left = torch.cat([left, bias.values.shift().unsqueeze(2)], 2)
-    sums = torch.baddbmm(y.expand(n, *y.shape), t, left.transpose(1, 2))
+    t = (t.unsqueeze(1) * v.columns(t).view(g, n // g, 1, r)).reshape(n, -1, r).contiguous()
+    wide = left.repeat_interleave(n // g, 0).transpose(1, 2)  # (n, r, out)
+    sums = torch.addcmul(y, t, wide) if r == 1 else torch.baddbmm(y.expand(n, *y.shape), t, wide)
+    if isinstance(bias, Weight):
+        sums += bias.values.shift().unsqueeze(1)
     return sums.view(n * rows.shape[0], *rows.shape[1:-1], out)
 
 
