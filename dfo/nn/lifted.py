@@ -200,12 +200,15 @@ def _lifted(args: Args, kwargs: Words) -> list[Lifted]:
 
 
 def _with_weights(func: Any, name: str, args: Args, kwargs: Words, lifted: Sequence[Lifted]) -> Any:
+    first = next(x for x in lifted if isinstance(x, Weight))
+    members, cast = first.members, torch.is_autocast_enabled(first.values.base.device.type)
+    if cast and members.n > 1:
+        raise Unhandled("autocast casts every product; to have members together, cast the module: module.bfloat16()")
     handler = HANDLERS.get(name.strip("_") if name.startswith("__") else name)
-    if handler is not None:
+    if handler is not None and not cast:
         done = handler(*args, **kwargs)
         if done is not NotImplemented:
             return done
-    members = next(x.members for x in lifted if isinstance(x, Weight))
     if members.n == 1:
         return func(*_each(_explicit, args), **{k: _each(_explicit, (v,))[0] for k, v in kwargs.items()})
     return _mapped(func, name, args, kwargs, members)
