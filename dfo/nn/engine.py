@@ -226,7 +226,8 @@ class Engine:
         key = self._noise if self.random else None
         data = batch if self._writes is False else mapped(batch, examples(batch), torch.clone)
         alike = Together(members, self.generators) if self.random and members.n > 1 else nullcontext()
-        with torch.no_grad(), keep_buffers(self.module), self._lent(values, base), Seeded(self.generators, key), alike:
+        lent = self._lent(values, base)
+        with torch.no_grad(), keep_buffers(self.module), _unfused(), lent, Seeded(self.generators, key), alike:
             raw = self.loss(self.module, (tiled if members.share else dealt)(data, members))
         told = judged(raw, members.n, None if examples(batch) is None else members.rows)
         if self._writes is None and (members.n == 1 or self.asked == "together"):
@@ -309,6 +310,17 @@ def _rms(t: Tensor) -> float:
     size = math.hypot(*(float(torch.linalg.vector_norm(part, dtype=wide)) for part in parts))
     done_with(t)
     return size / math.sqrt(max(1, t.numel()))
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Have torch's attention layers compute by functions of torch, which stand-ins meet; fused, they see memory."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _padded(members: Members, size: int) -> Iterator[Members]:

@@ -289,7 +289,7 @@ def _attention(  # noqa: PLR0913, PLR0917 - torch's own signature
     average_attn_weights: bool = True, is_causal: bool = False,
 ) -> Any:  # fmt: skip
     """Return what ``nn.MultiheadAttention`` returns, ``(T, n R, E)``, with every projection of members' weights."""
-    odd = (bias_k, bias_v, static_k, static_v, key_padding_mask)
+    odd = (bias_k, bias_v, static_k, static_v)
     if query.dim() != 3 or any(x is not None for x in odd) or add_zero_attn or (dropout_p and training):
         return NotImplemented
     mask = plain(attn_mask)
@@ -298,8 +298,13 @@ def _attention(  # noqa: PLR0913, PLR0917 - torch's own signature
     members = _members(in_proj_weight, in_proj_bias, out_proj_weight, out_proj_bias, q_proj_weight, k_proj_weight,
                        v_proj_weight)  # fmt: skip
     inputs = [plain(x).transpose(0, 1) for x in (query, key, value)]  # (n R, T, E)
-    if not all(member_rows(x, members) for x in inputs):
+    padded = plain(key_padding_mask)
+    if not all(member_rows(x, members) for x in (*inputs, *(() if padded is None else (padded,)))):
         return NotImplemented
+    mask = _additive(mask, inputs[0])
+    if padded is not None:
+        hidden = _additive(padded, inputs[0])[:, None, None]  # (n R, 1, 1, S)
+        mask = hidden if mask is None else mask + hidden
     kinds = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else _thirds(in_proj_weight)
     biases = (None, None, None) if in_proj_bias is None else _thirds(in_proj_bias)
     heads = []
@@ -309,7 +314,7 @@ def _attention(  # noqa: PLR0913, PLR0917 - torch's own signature
     if need_weights:
         return _weighed(heads, mask, out_proj_weight, out_proj_bias, average_attn_weights)
     query, key, value = heads
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=_additive(mask, query))
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return _projected(mixed, out_proj_weight, out_proj_bias), None
 
 
@@ -323,7 +328,7 @@ def _thirds(w: Any) -> Any:
     return w.chunk(3)
 
 
-def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
+def _additive(mask: Any, like: Tensor) -> Any:
     if mask is None or mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, -math.inf)  # True hides, unlike elsewhere
@@ -339,6 +344,6 @@ def _weighed(heads: list[Tensor], mask: Tensor | None, w: Any, b: Any, average: 
     q, k, v = heads
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
     if mask is not None:
-        scores = scores + _additive(mask, q)
+        scores = scores + mask
     shares = scores.softmax(-1)
     return _projected(shares @ v, w, b), shares.mean(1) if average else shares

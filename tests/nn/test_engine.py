@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from zoo import DROPOUT, REFUSED, ZOO, classes
+from zoo import DROPOUT, REFUSED, ZOO, Padded, classes
 
 from dfo.directions import Coordinate, Directions, Gaussian, LowRank, Rademacher, Sparse, Sphere
 from dfo.errors import BadObjective, InvalidArgument
@@ -117,6 +117,20 @@ def test_whole_networks_in_padded_chunks(name, law):
     index, scale = np.array([0, 0, 1, 1, 2, 2]), np.array([0.05, -0.05, 0.03, -0.03, 0.05, -0.05])
     got = engine.losses(batch, Draws(directions, engine.tensors), index, scale)
     agree(got, written_out(copy.deepcopy(module), loss, [batch] * 6, directions, index, scale), 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("moves", ["head", "encoder.layers.1", "encoder.layers.0.norm", ""])
+def test_torchs_encoder_keeps_members_together_where_it_would_fuse_or_nest(moves):
+    _, batch, loss = made("attention-padded")
+    module = Padded(nn.TransformerEncoderLayer(12, 2, 16, batch_first=True), nested=True).eval()
+    engine = Engine(module, loss, params=lambda name, _: name.startswith(moves))
+    directions = Directions(LowRank(), Key(1, (2,)), 1, engine.tensors)
+    index, scale = np.array([0, 0]), np.array([0.1, -0.1])
+    got = engine.losses(batch, Draws(directions, engine.tensors), index, scale)
+    assert engine.together, engine.describe()
+    assert torch.backends.mha.get_fastpath_enabled()
+    agree(got, written_out(copy.deepcopy(module), loss, [batch] * 2, directions, index, scale), 1e-5)
 
 
 RAISES = ("attention-time-first", "attention-cross")

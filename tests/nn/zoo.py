@@ -200,6 +200,28 @@ listed("attention-time-first")(
 )
 
 
+@listed("attention-padded")
+def attention_padded() -> Made:
+    """Two layers of torch's own encoder on sentences of different lengths."""
+    layer = nn.TransformerEncoderLayer(12, 2, 16, dropout=0.0, batch_first=True)
+    padded = torch.arange(7) >= torch.tensor([[7], [4], [2]])  # (3, 7)
+    return Padded(layer, nested=False), (torch.randn(3, 7, 12), padded, torch.randint(5, (3,))), classes
+
+
+class Padded(nn.Module):
+    """An encoder and the mean of the words that are there."""
+
+    def __init__(self, layer: nn.TransformerEncoderLayer, nested: bool) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=nested)  # torch warns of nested tensors
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor, padded: Tensor) -> Tensor:
+        there = (~padded).to(x.dtype).unsqueeze(2)
+        h = self.encoder(x, src_key_padding_mask=padded)
+        return self.head((h * there).sum(1) / there.sum(1))
+
+
 @listed("attention-cross")
 def attention_cross() -> Made:
     """Attention to another sequence, part of it padding, with learned extra keys and values."""
