@@ -27,8 +27,8 @@ STRETCH = 1 << 18
 BESIDE = 128
 """Rows a member up to which a second product is quicker than weights of its own."""
 
-FEW = {2: 4}
-"""Bytes of a number to rows a group up to which dot products are quicker one by one than batched; else one row."""
+FEW, FEW_NARROW = 1, 4
+"""Rows a group up to which dot products are quicker one by one than batched, in 32 bits and more, and in 16."""
 
 
 def _members(*tensors: Any) -> Members:
@@ -99,13 +99,13 @@ def _factored(x: Tensor, v: Factored, bias: Any) -> Tensor:
 
 def _met(rows: Tensor, right: Tensor) -> Tensor:
     """Return the products ``(g, R, k)`` of rows ``(g, R, in)`` with the right factors ``(g, k, in)`` of their group."""
-    if rows.shape[1] <= FEW.get(rows.itemsize, 1):
+    if rows.shape[1] <= (FEW_NARROW if rows.itemsize == 2 else FEW):
         return torch.linalg.vecdot(rows.unsqueeze(2), right.unsqueeze(1))
     return torch.bmm(right, rows.transpose(1, 2)).transpose(1, 2)  # the quicker order
 
 
 def _start(bias: Any, t: Tensor) -> Tensor | None:
-    """Return the bias, ``(out,)`` or that of every member, ``(g, n / g, 1, out)``."""
+    """Return what the outputs start from: the bias, ``(out,)``, or that of every member, ``(g, n / g, 1, out)``."""
     if isinstance(bias, Weight):
         own: Tensor = bias.values.explicit()
         return own.view(*t.shape[:2], 1, -1)
@@ -121,7 +121,7 @@ def _factored_once(x: Tensor, v: Factored, bias: Any) -> Tensor:
     y = F.linear(rows, v.base, _bias_base(bias)).view(-1, out)  # (R, out)
     flat = rows.reshape(-1, rows.shape[-1])
     t = F.linear(flat, right.reshape(g * r, -1)).view(-1, g, r).transpose(0, 1)  # (g, R, r)
-    t = (t.unsqueeze(1) * v.columns(t).view(g, n // g, 1, r)).reshape(n, -1, r).contiguous()
+    t = (t.unsqueeze(1) * v.columns(t).view(g, n // g, 1, r)).reshape(n, -1, r).contiguous()  # as the sums shall be
     wide = left.repeat_interleave(n // g, 0).transpose(1, 2)  # (n, r, out)
     sums = torch.addcmul(y, t, wide) if r == 1 else torch.baddbmm(y.expand(n, *y.shape), t, wide)
     if isinstance(bias, Weight):
