@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -229,26 +229,41 @@ class Coordinate(_Joint):
 
 @dataclass(frozen=True)
 class LowRank(_Joint):
-    """Matrices ``A B^T / sqrt(r)`` with gaussian factors (EGGROLL, Sarkar et al. 2025).
+    """Matrices ``A B^T / sqrt(r)`` with gaussian factors (EGGROLL, Sarkar et al. 2025), or with factors of signs.
 
-    The second moment for an ``a x b`` matrix at rank 1 is ``(a + 2)(b + 2)``; for vectors, the law is gaussian.
+    The second moment for an ``a x b`` matrix at rank 1 is ``(a + 2)(b + 2)`` with gaussian factors. With signs, which
+    cost a bit instead of half a word, it is ``a b``, that of dense signs, and every matrix of rank 1 has the same
+    norm. Entries of vectors are drawn as those of the factors are.
 
     Args:
         shape: what the point is, row by row: the two sides ``(a, b)`` of a matrix, or the shapes of several
             matrices and vectors one behind the other, such as ``((64, 32), (32,))``. For a point in named
             blocks None: each block has its own shape, of which the sides behind the first count as one.
         rank: ``r``, at least 1.
+        entries: law of the entries of the factors and of vectors, ``"gaussian"`` or ``"rademacher"``.
 
     Raises:
-        InvalidArgument: the shapes have not as many coordinates as the point, or the rank is below 1.
+        InvalidArgument: the shapes have not as many coordinates as the point, the rank is below 1, or another law of
+            entries.
     """
 
     shape: tuple[int, int] | tuple[tuple[int, ...], ...] | None = None
     rank: int = 1
+    entries: Literal["gaussian", "rademacher"] = "gaussian"
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InvalidArgument(f"LowRank: expected a rank >= 1, got a matrix of rank {self.rank}.")
+        if self.entries not in ("gaussian", "rademacher"):
+            raise InvalidArgument(f'LowRank: expected entries "gaussian" or "rademacher", got {self.entries!r}.')
+
+    @property
+    def vectors(self) -> Distribution:
+        """The law of vectors, and of the entries of the factors."""
+        return distribution(self.entries)
+
+    def _entries(self, key: Key, shape: tuple[int, ...], like: Array, start: int = 0) -> Any:
+        return self.vectors.piece(key, start, math.prod(shape), like).reshape(shape)
 
     def _parts(self, key: Key, like: Array) -> list[tuple[Key, int, int]]:
         """Return key and sides of every matrix; a vector has one side of 1."""
@@ -265,9 +280,10 @@ class LowRank(_Joint):
         Their products are the directions of a matrix ``(a, b)``; the second is scaled by ``r**-0.5``.
         """
         r = self.rank
-        right = normal(key.child("right"), (count, r, b), like, start * r * b)
-        right *= r**-0.5
-        return normal(key.child("left"), (count, a, r), like, start * a * r), right
+        right = self._entries(key.child("right"), (count, r, b), like, start * r * b)
+        if r > 1:
+            right *= r**-0.5
+        return self._entries(key.child("left"), (count, a, r), like, start * a * r), right
 
     def rows(self, key: Key, count: int, like: Array) -> Array:
         """Return ``(count, d)`` directions."""
@@ -275,7 +291,7 @@ class LowRank(_Joint):
         at = 0
         for part, a, b in self._parts(key, like):
             if b == 1:
-                out[:, at : at + a] = normal(part, (count, a), like)
+                out[:, at : at + a] = self._entries(part, (count, a), like)
             else:
                 left, right = self.factors(part, a, b, count, like)
                 out[:, at : at + a * b] = (left @ right).reshape(count, a * b)
@@ -288,7 +304,7 @@ class LowRank(_Joint):
         parts = []
         for part, a, b in self._parts(key, like):
             if b == 1:
-                parts.append(normal(part, (a,), like, i * a))
+                parts.append(self._entries(part, (a,), like, i * a))
                 continue
             left, right = self.factors(part, a, b, 1, like, i)
             parts.append((left @ right).reshape(-1))
@@ -300,7 +316,7 @@ class LowRank(_Joint):
         xp, count, sums = namespace(like), weights.shape[0], []
         for part, a, b in self._parts(key, like):
             if b == 1:
-                sums.append(weights @ normal(part, (count, a), like))
+                sums.append(weights @ self._entries(part, (count, a), like))
             else:
                 left, right = self.factors(part, a, b, count, like)
                 left *= weights[:, None, None]
@@ -311,7 +327,7 @@ class LowRank(_Joint):
 
     def within(self, shape: tuple[int, ...]) -> Distribution:
         """Return the law of a block of this shape."""
-        return LowRank((shape,), self.rank)
+        return LowRank((shape,), self.rank, self.entries)
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ class Block(NamedOnly):
 
 def _scaled(law: Distribution, shape: tuple[int, ...], factor: float) -> Distribution:
     if hasattr(law, "factors"):
-        return _Scaled(Gaussian(), factor) if _sides(shape)[1] == 1 else _ScaledFactors.of(law, shape, factor)
+        return _Scaled(law.vectors, factor) if _sides(shape)[1] == 1 else _ScaledFactors.of(law, shape, factor)
     if not law.elementwise:
         raise InvalidType(f"Block: expected a law of entries or of factors, got {type(law).__name__}.")
     return _Scaled(law, factor)
@@ -211,7 +211,7 @@ class _ScaledFactors(LowRank):
 
     @classmethod
     def of(cls, law: Any, shape: tuple[int, ...], factor: float) -> _ScaledFactors:
-        return cls((shape,), law.rank, law, factor)
+        return cls((shape,), law.rank, law=law, factor=factor)
 
     def factors(self, key: Key, a: int, b: int, count: int, like: Array, start: int = 0) -> tuple[Any, Any]:
         """Return factors ``(count, a, r)`` and ``(count, r, b)``."""
@@ -243,7 +243,7 @@ class LOZO(NamedOnly):
         """Return the law of every block."""
         lazy = held(key, self.period).child("right")
         return {
-            name: Gaussian() if _sides(shape)[1] == 1 else _Lazy((shape,), self.rank, lazy.child(name))
+            name: Gaussian() if _sides(shape)[1] == 1 else _Lazy((shape,), self.rank, lazy=lazy.child(name))
             for name, shape in shapes.items()
         }
 
@@ -287,7 +287,7 @@ class SubZero(NamedOnly):
         laws: dict[str, Distribution] = {}
         for name, shape in shapes.items():
             a, b = _sides(shape)
-            law = _Projected((shape,), min(self.rank, b), now.child(name), min(self.rank, a), kept)
+            law = _Projected((shape,), min(self.rank, b), bases=now.child(name), left_rank=min(self.rank, a), kept=kept)
             laws[name] = Gaussian() if b == 1 else law
         return laws
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dfo.arrays import Floats
 from dfo.batch import Ints
-from dfo.directions import Directions, Distribution, Gaussian, LowRank
+from dfo.directions import Directions, Distribution, LowRank
 from dfo.errors import InvalidType
 from dfo.random import Key
 from dfo.structured import over
@@ -311,7 +311,7 @@ def _in_blocks(directions: Directions, tensors: Mapping[str, Tensor]) -> dict[st
 
 def _factored(law: Any, key: Key, tensor: Tensor, kind: Any = None) -> Stream:
     if tensor.dim() < 2 or math.prod(tensor.shape[1:]) == 1:
-        return Entries(Gaussian(), key, tensor, kind=kind)
+        return Entries(law.vectors, key, tensor, kind=kind)
     return Factors(law, key, tensor, kind)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dfo.arrays import Floats
 from dfo.directions import Gaussian, LowRank, Rademacher
-from dfo.random import Key, fill_normal, fill_signs, normal
+from dfo.random import Key, fill_normal, fill_signs
 
 __all__ = ["CHUNK", "Block", "Piece", "Scratch", "Short", "block_of"]
 
@@ -240,7 +240,7 @@ class _Rows(Block):
 
 
 class Short(_Entries):
-    """Vectors of a low-rank law: gaussian, in one piece."""
+    """Vectors of a low-rank law, in one piece."""
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the vector."""
@@ -251,7 +251,7 @@ class Short(_Entries):
         if self.count == 1 or not weights.any():
             super().add(piece, weights, center)
             return
-        rows: Any = normal(self.key, (self.count, len(center)), center)
+        rows: Any = self.law.rows(self.key, self.count, center)
         torch.add(center, torch.as_tensor(weights).to(center) @ rows, out=piece.part)
 
 
@@ -259,7 +259,7 @@ def block_of(flat: Tensor, key: Key, law: Any, count: int) -> Block:
     """Return the directions of one tensor."""
     if isinstance(law, LowRank):
         ((inner, a, b),) = law._parts(key, flat)
-        return Short(flat, inner, Gaussian(), count) if b == 1 else _Rows(flat, inner, law, count, (a, b))
+        return Short(flat, inner, law.vectors, count) if b == 1 else _Rows(flat, inner, law, count, (a, b))
     if hasattr(law, "views"):
         return _Cut(flat, key, law, count)
     return (_Signs if isinstance(law, Rademacher) else _Entries)(flat, key, law, count)

@@ -42,6 +42,7 @@ def points(like=None):
 
 
 LAWS = {**DISTRIBUTIONS, "low rank": LowRank((2, 3), 2), "subspace": Subspace(np.eye(D)[[1, 4]])}
+LAWS["low rank of signs"] = LowRank((2, 3), 2, "rademacher")
 BATCHES = {"points": points, "items": lambda: Items(list("abcdefg"), **SHARED)}
 BATCHES |= {f"perturbations, {name}": (lambda law=law: perturbations(law)) for name, law in LAWS.items()}
 EVERY = pytest.mark.parametrize("make", BATCHES.values(), ids=BATCHES)

@@ -46,6 +46,8 @@ ONE = {
     "sparse, tenth": (Sparse(0.1), D - 1 + 3 / 0.1),
     "rank 1": (LowRank(SHAPE, 1), low_rank(3, 4, 1)),
     "rank 2": (LowRank(SHAPE, 2), low_rank(3, 4, 2)),
+    "rank 1 of signs": (LowRank(SHAPE, 1, "rademacher"), D),
+    "rank 3 of signs": (LowRank(SHAPE, 3, "rademacher"), D + 2 * 2 / 3),
 }
 
 
@@ -121,6 +123,7 @@ def test_lengths_and_supports():
     for r in (1, 2):
         for u in LowRank(SHAPE, r).rows(Key(8), 20, LIKE):
             assert np.linalg.matrix_rank(u.reshape(SHAPE)) == r
+    assert set(LowRank(SHAPE, entries="rademacher").rows(Key(8), 20, LIKE).reshape(-1)) == {-1.0, 1.0}
 
 
 def test_a_subspace_is_never_left_and_counts_for_the_whole():
@@ -182,6 +185,7 @@ def test_names_stand_for_laws():
         (lambda: Sparse(1.5), InvalidArgument, "a share in"),
         (lambda: LowRank((5, 5)).rows(Key(0), 1, LIKE), InvalidArgument, "does not fit 12"),
         (lambda: LowRank(SHAPE, 0).rows(Key(0), 1, LIKE), InvalidArgument, "of rank 0"),
+        (lambda: LowRank(SHAPE, entries="sphere"), InvalidArgument, 'entries "gaussian" or "rademacher"'),
         (lambda: Sphere().piece(Key(0), 0, 1, LIKE), InvalidType, "draws whole directions"),
         (lambda: Directions(Gaussian(), Key(0), 1, {"a": LIKE}).dense(), InvalidType, "member by member"),
     ],

@@ -26,6 +26,7 @@ from dfo.nn import ES, ZOSGD, ReplayLog, Snapshots, TorchRule
 
 RULES = {"sgd": "sgd", "momentum": "momentum", "adam": TorchRule(torch.optim.Adam)}
 LAWS = {"low-rank": LowRank(), "rank 2": LowRank(rank=2), "gaussian": Gaussian(), "rademacher": Rademacher()}
+LAWS["signs of rank 2"] = LowRank(rank=2, entries="rademacher")
 
 
 def network(dtype=torch.float32):

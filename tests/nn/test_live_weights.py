@@ -17,9 +17,10 @@ from dfo.random import Key, fill_signs, signs
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 LAWS = [Gaussian(), Rademacher(), Sparse(0.3), LowRank(), LowRank(rank=2), NoiseTable(1 << 16)]
+LAWS.append(LowRank(rank=2, entries="rademacher"))
 OPTIONS = [{"backup": "copy"}, {"backup": "sparse"}, {"backup": "sparse", "keep": 0}, {"memory": 5000}]
 
-law_ = pytest.mark.parametrize("law", LAWS, ids=lambda law: f"{type(law).__name__}{getattr(law, 'rank', '')}")
+law_ = pytest.mark.parametrize("law", LAWS, ids=lambda law: f"{type(law).__name__}{getattr(law, 'rank', '')}{getattr(law, 'entries', '')}")
 dtype_ = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 options_ = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
