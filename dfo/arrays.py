@@ -12,6 +12,7 @@ import math
 import sys
 import threading
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -28,6 +29,7 @@ __all__ = [
     "is_array",
     "is_blocks",
     "is_torch",
+    "keep_freed",
     "namespace",
     "on_host",
     "put_mirrored",
@@ -182,6 +184,21 @@ def scratch(shape: tuple[int, ...], like: Array) -> Array:
     raw: Any = _pool.take(count * itemsize)[: count * itemsize]
     placed: Array = (namespace(like).from_numpy(raw) if torch else raw).view(reference.dtype).reshape(shape)
     return placed
+
+
+KEPT = (32 << 20) - (1 << 13)
+"""Bytes of the largest block from whose end glibc learns."""
+
+
+@lru_cache(maxsize=1)
+def keep_freed() -> None:
+    """Have the memory of arrays up to 32 MiB kept for the next when they go, once a process and for all of it.
+
+    glibc hands such memory back to the system, page by page to be had again, until a block of that size has been
+    freed once; then it keeps up to 64 MiB. Here is that block, and nothing touches it. Where ``MALLOC_MMAP_THRESHOLD_``
+    is set, and with other C libraries, nothing changes.
+    """
+    np.empty(KEPT, np.uint8)
 
 
 def release() -> None:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfo.arrays import Floats
+from dfo.arrays import Floats, keep_freed
 from dfo.batch import Ints
 from dfo.components.options import check_count
 from dfo.errors import BadObjective, BadState, InvalidArgument, short
@@ -51,6 +51,9 @@ Evaluate = Literal["auto", "together", "one by one"]
 ROWS = 1024
 """Rows of a pass (tokens, images, states) that the members of a chunk make together, if nothing else is said."""
 
+FILL = 1 << 21
+"""Bytes of a layer's outputs that the cache of a core holds; up to four times :data:`ROWS` where all layers are narrow."""
+
 STACK = 1 << 22
 """Entries up to which the explicit weights of a chunk's members exist at the same time (16 MiB in single precision)."""
 
@@ -68,7 +71,7 @@ class Engine:
         loss: ``loss(module, batch)``, per example where members shall ride together.
         params: which parameters move; see :func:`dfo.nn.tensors.trainable`.
         evaluate: ``"together"``, ``"one by one"``, or ``"auto"``, which finds out.
-        chunk: members of one pass; by default as many as make :data:`ROWS` rows.
+        chunk: members of one pass; by default as many as make :data:`ROWS` rows, or more in a narrow net.
 
     Raises:
         InvalidArgument: nothing is left to move; an unknown word.
@@ -86,6 +89,7 @@ class Engine:
             raise InvalidArgument(f'evaluate: expected "auto", "together" or "one by one", got {evaluate!r}.')
         self.module, self.loss, self.chunk = module, loss, chunk
         check_count(self, 1, "chunk")
+        keep_freed()  # the activations of a pass are those of the next
         self.tensors = trainable(module, params)
         self.places = places(module, self.tensors)
         self.together: bool | None = None if evaluate == "auto" else evaluate == "together"
@@ -96,6 +100,7 @@ class Engine:
         self._seen: Any = None  # what the comparison with single members held for
         self._writes: bool | None = None  # whether the module works on its input in place
         self.size = 1  # members of a pass of the last step
+        self._rows = _filling(module)
         self.mine: Callable[[int], bool] | None = None  # passes made here; no numbers for the others
 
     # ------------------------------------------------------------------ losses
@@ -214,7 +219,7 @@ class Engine:
         if self.chunk is not None:
             return min(n, int(self.chunk))
         rows = rows_of(batch) * members.rows // max(1, examples(batch) or 1)
-        most = ROWS // max(rows, 1)
+        most = self._rows // max(rows, 1)
         if most < 2 and members.apart:
             return 1
         count = -(-n // max(2, most))
@@ -290,6 +295,14 @@ class Engine:
         count = sum(t.numel() for t in self.tensors.values())
         how = {None: "not evaluated yet", True: "members ride together", False: "one member a pass"}[self.together]
         return f"{len(self.tensors)} tensors, {count} weights; {how}{f' ({self.reason})' if self.reason else ''}"
+
+
+def _filling(module: nn.Module) -> int:
+    """Return the rows of a pass: more where there are linear layers alone and what the widest makes stays in the cache."""
+    weights = [p for p in module.parameters() if p.dim() > 1]
+    if not weights or any(p.dim() > 2 for p in weights):  # of a convolution nobody knows what it makes
+        return ROWS
+    return max(ROWS, min(4 * ROWS, FILL // max(p.shape[0] * p.itemsize for p in weights)))
 
 
 def _why(error: Exception) -> str:

@@ -20,7 +20,7 @@ LAWS = [Gaussian(), Rademacher(), Sparse(0.3), LowRank(), LowRank(rank=2), Noise
 LAWS.append(LowRank(rank=2, entries="rademacher"))
 OPTIONS = [{"backup": "copy"}, {"backup": "sparse"}, {"backup": "sparse", "keep": 0}, {"memory": 5000}]
 
-law_ = pytest.mark.parametrize("law", LAWS, ids=lambda law: f"{type(law).__name__}{getattr(law, 'rank', '')}{getattr(law, 'entries', '')}")
+law_ = pytest.mark.parametrize("law", LAWS, ids=lambda law: f"{type(law).__name__}{vars(law)}")
 dtype_ = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 options_ = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
