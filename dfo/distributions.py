@@ -229,18 +229,18 @@ class Coordinate(_Joint):
 
 @dataclass(frozen=True)
 class LowRank(_Joint):
-    """Matrices ``A B^T / sqrt(r)`` with gaussian factors (EGGROLL, Sarkar et al. 2025), or with factors of signs.
+    """Matrices ``A B^T / sqrt(r)`` (EGGROLL, Sarkar et al. 2025, arXiv:2511.16652), by default with factors of signs.
 
-    The second moment for an ``a x b`` matrix at rank 1 is ``(a + 2)(b + 2)`` with gaussian factors. With signs, which
-    cost a bit instead of half a word, it is ``a b``, that of dense signs, and every matrix of rank 1 has the same
-    norm. Entries of vectors are drawn as those of the factors are.
+    The second moment for an ``a x b`` matrix at rank 1 is ``(a + 2)(b + 2)`` with gaussian factors, those of the paper.
+    With signs it is ``a b``, that of dense signs, every matrix of rank 1 has the same norm, and an entry costs a bit
+    instead of half a word. Entries of vectors are drawn as those of the factors are.
 
     Args:
         shape: what the point is, row by row: the two sides ``(a, b)`` of a matrix, or the shapes of several
             matrices and vectors one behind the other, such as ``((64, 32), (32,))``. For a point in named
             blocks None: each block has its own shape, of which the sides behind the first count as one.
         rank: ``r``, at least 1.
-        entries: law of the entries of the factors and of vectors, ``"gaussian"`` or ``"rademacher"``.
+        entries: law of the entries of the factors and of vectors, ``"rademacher"`` or ``"gaussian"``.
 
     Raises:
         InvalidArgument: the shapes have not as many coordinates as the point, the rank is below 1, or another law of
@@ -249,7 +249,7 @@ class LowRank(_Joint):
 
     shape: tuple[int, int] | tuple[tuple[int, ...], ...] | None = None
     rank: int = 1
-    entries: Literal["gaussian", "rademacher"] = "gaussian"
+    entries: Literal["gaussian", "rademacher"] = "rademacher"
 
     def __post_init__(self) -> None:
         if self.rank < 1:

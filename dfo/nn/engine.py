@@ -52,7 +52,7 @@ ROWS = 1024
 """Rows of a pass (tokens, images, states) that the members of a chunk make together, if nothing else is said."""
 
 FILL = 1 << 21
-"""Bytes of a layer's outputs that the cache of a core holds; up to four times :data:`ROWS` where all layers are narrow."""
+"""Bytes of a layer's outputs that stay in the cache: in a narrow network, those of up to four times :data:`ROWS`."""
 
 STACK = 1 << 22
 """Entries up to which the explicit weights of a chunk's members exist at the same time (16 MiB in single precision)."""
@@ -298,7 +298,7 @@ class Engine:
 
 
 def _filling(module: nn.Module) -> int:
-    """Return the rows of a pass: more where there are linear layers alone and what the widest makes stays in the cache."""
+    """Return the rows of a pass: more in a net of linear layers alone, if what the widest makes stays in the cache."""
     weights = [p for p in module.parameters() if p.dim() > 1]
     if not weights or any(p.dim() > 2 for p in weights):  # of a convolution nobody knows what it makes
         return ROWS

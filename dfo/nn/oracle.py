@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -97,9 +97,14 @@ class ModuleOracle:
         """Shapes of the tensors, in the order in which the point holds them."""
         return tuple(tuple(t.shape) for t in self.engine.tensors.values())
 
-    def low_rank(self, rank: int = 1) -> LowRank:
-        """Return the law of directions that are products of two factors for every matrix of this module."""
-        return LowRank(self.shapes, rank)
+    def low_rank(self, rank: int = 1, entries: Literal["gaussian", "rademacher"] = "rademacher") -> LowRank:
+        """Return the law of directions that are products of two factors for every matrix of this module.
+
+        Args:
+            rank: columns of a factor.
+            entries: see :class:`dfo.directions.LowRank`.
+        """
+        return LowRank(self.shapes, rank, entries)
 
     def blocks(self, x: Any) -> dict[str, Tensor]:
         """Return a point ``(d,)``, or points ``(n, d)``, as tensors by name, ``(*shape)`` or ``(n, *shape)``.

@@ -41,8 +41,8 @@ def points(like=None):
     return Points(normal(Key(3), (N, D), like), latent=normal(Key(4), (N, 2), like), **SHARED)
 
 
-LAWS = {**DISTRIBUTIONS, "low rank": LowRank((2, 3), 2), "subspace": Subspace(np.eye(D)[[1, 4]])}
-LAWS["low rank of signs"] = LowRank((2, 3), 2, "rademacher")
+LAWS = {**DISTRIBUTIONS, "low rank": LowRank((2, 3), 2, "gaussian"), "subspace": Subspace(np.eye(D)[[1, 4]])}
+LAWS["low rank of signs"] = LowRank((2, 3), 2)
 BATCHES = {"points": points, "items": lambda: Items(list("abcdefg"), **SHARED)}
 BATCHES |= {f"perturbations, {name}": (lambda law=law: perturbations(law)) for name, law in LAWS.items()}
 EVERY = pytest.mark.parametrize("make", BATCHES.values(), ids=BATCHES)

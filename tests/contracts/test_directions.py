@@ -44,9 +44,9 @@ ONE = {
     "rademacher": (Rademacher(), D),
     "sparse, half": (Sparse(0.5), D - 1 + 3 / 0.5),
     "sparse, tenth": (Sparse(0.1), D - 1 + 3 / 0.1),
-    "rank 1": (LowRank(SHAPE, 1), low_rank(3, 4, 1)),
-    "rank 2": (LowRank(SHAPE, 2), low_rank(3, 4, 2)),
-    "rank 1 of signs": (LowRank(SHAPE, 1, "rademacher"), D),
+    "rank 1": (LowRank(SHAPE, 1, "gaussian"), low_rank(3, 4, 1)),
+    "rank 2": (LowRank(SHAPE, 2, "gaussian"), low_rank(3, 4, 2)),
+    "rank 1 of signs": (LowRank(SHAPE), D),
     "rank 3 of signs": (LowRank(SHAPE, 3, "rademacher"), D + 2 * 2 / 3),
 }
 
@@ -121,9 +121,9 @@ def test_lengths_and_supports():
     block = Coordinate().rows(Key(8), 5, LIKE)
     np.testing.assert_allclose(np.sort(block.max(axis=0)), [0] * 7 + [math.sqrt(D)] * 5)
     for r in (1, 2):
-        for u in LowRank(SHAPE, r).rows(Key(8), 20, LIKE):
+        for u in LowRank(SHAPE, r, "gaussian").rows(Key(8), 20, LIKE):
             assert np.linalg.matrix_rank(u.reshape(SHAPE)) == r
-    assert set(LowRank(SHAPE, entries="rademacher").rows(Key(8), 20, LIKE).reshape(-1)) == {-1.0, 1.0}
+    assert set(LowRank(SHAPE).rows(Key(8), 20, LIKE).reshape(-1)) == {-1.0, 1.0}
 
 
 def test_a_subspace_is_never_left_and_counts_for_the_whole():

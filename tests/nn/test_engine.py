@@ -81,7 +81,7 @@ def tolerance_of(name, dtype):
 CASES = {
     "rank 1, pairs": (LowRank(), PAIRS, "auto"),
     "rank 3, any order": (LowRank(rank=3), ANY_ORDER, "auto"),
-    "rank 1 of signs, pairs": (LowRank(entries="rademacher"), PAIRS, "auto"),
+    "rank 2, gaussian, pairs": (LowRank(rank=2, entries="gaussian"), PAIRS, "auto"),
     "gaussian stacked, pairs": (Gaussian(), PAIRS, "auto"),
     "gaussian streamed, any order": (Gaussian(), ANY_ORDER, "auto"),
     "rank 3, one by one": (LowRank(rank=3), ANY_ORDER, "one by one"),

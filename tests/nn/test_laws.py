@@ -30,7 +30,7 @@ LAWS = {
     "block": Block(),
     "block of signs": Block(Rademacher(), groups=("weight",), order="random"),
     "block of low rank": Block(LowRank()),
-    "low rank of signs": LowRank(entries="rademacher"),
+    "gaussian low rank": LowRank(entries="gaussian"),
     "random mask": RandomMask(0.5, 3),
     "magnitude": MagnitudeMask(0.5, 3),
     "lozo": LOZO(2, 3),

@@ -17,7 +17,7 @@ from dfo.random import Key, fill_signs, signs
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 LAWS = [Gaussian(), Rademacher(), Sparse(0.3), LowRank(), LowRank(rank=2), NoiseTable(1 << 16)]
-LAWS.append(LowRank(rank=2, entries="rademacher"))
+LAWS.append(LowRank(rank=2, entries="gaussian"))
 OPTIONS = [{"backup": "copy"}, {"backup": "sparse"}, {"backup": "sparse", "keep": 0}, {"memory": 5000}]
 
 law_ = pytest.mark.parametrize("law", LAWS, ids=lambda law: f"{type(law).__name__}{vars(law)}")

@@ -14,7 +14,7 @@ from dfo.nn.members import Draws
 from dfo.nn.update import Term, move
 from dfo.random import Key
 
-LAWS = [LowRank(), LowRank(rank=3), LowRank(entries="rademacher"), Gaussian(), Rademacher(), Sparse(0.3)]
+LAWS = [LowRank(), LowRank(rank=3), LowRank(entries="gaussian"), Gaussian(), Rademacher(), Sparse(0.3)]
 W = np.array([0.5, 0.0, -0.25, 0.125])
 
 

@@ -47,7 +47,8 @@ def trained(method: str, budget: int, seeds: Sequence[int], task: str = PROBLEM)
         task: the problem, without its instance.
     """
     name, _, variant = method.partition(" ")
-    variants: dict[str, dict[str, Any]] = {"rank 1": {"directions": LowRank(SHAPES)}, "mirrored": {"mirrored": True}}
+    rank_1 = LowRank(SHAPES, 1, "gaussian")
+    variants: dict[str, dict[str, Any]] = {"rank 1": {"directions": rank_1}, "mirrored": {"mirrored": True}}
     solver: Any = solver_class(name)(**variants[variant]) if variant else name
     accuracies, losses = [], []
     for seed in seeds:

@@ -73,7 +73,7 @@ def _low_rank(draws: int) -> list[Row]:
     (a, b), rows = SIDES, []
     published = {1: 151.0, 2: 133.0, 4: 120.0, 16: 112.0}
     for rank, figure in published.items():
-        law, exact = LowRank(SIDES, rank), a * b + 2 + 2 * (a + b + 1) / rank
+        law, exact = LowRank(SIDES, rank, "gaussian"), a * b + 2 + 2 * (a + b + 1) / rank
         measured = second_moment(law, a * b, 1, draws, Key(0).child("rank", rank))
         claim = f"second moment of the estimate, rank {rank}, {a} x {b}"
         expected = f"{figure:g} +- 4 % (ab + 2 + 2 (a + b + 1) / r = {exact:g})"
@@ -92,7 +92,7 @@ def drift_of_moments(draws: int) -> float:
     """Return the largest ``|mean(u u^T) - I|`` over its standard error, for directions of rank 1 on a 12 x 9 matrix."""
     d, total, squares, count = SIDES[0] * SIDES[1], 0.0, 0.0, 0
     for part in range(max(1, draws // 20_000)):
-        U: Any = Directions(LowRank(SIDES), Key(1).child(part), 20_000, np.zeros(d)).dense()
+        U: Any = Directions(LowRank(SIDES, 1, "gaussian"), Key(1).child(part), 20_000, np.zeros(d)).dense()
         total, squares, count = total + U.T @ U, squares + (U * U).T @ (U * U), count + len(U)
     mean: Any = total / count
     error = np.sqrt((squares / count - mean * mean) / count)

@@ -38,6 +38,7 @@ LAWS: Mapping[str, Distribution] = {
     "rademacher": Rademacher(),
     "sphere": Sphere(),
     "low rank, rank 1": LowRank(),
+    "low rank, rank 1, gaussian factors": LowRank(entries="gaussian"),
     "block (a layer a step)": Block(),
     "sparse (density 0.1, a mask a direction)": Sparse(0.1),
     "random mask (density 0.1, held 100 steps)": RandomMask(0.1, 100),

@@ -68,7 +68,7 @@ def zo_sgd(draws: int = 200_000, seeds: int = 50) -> list[Row]:
         ("sphere, 5 directions", laws["sphere"], d, 5, 1 + (d - 1) / 5),
         ("orthogonal, 5 directions", laws["orthogonal"], d, 5, d / 5),
         ("coordinate, all directions", laws["coordinate"], d, d, 1.0),
-        ("low rank, 5 x 4, rank 1", LowRank((5, 4)), d, 1, 7 * 6),
+        ("low rank, 5 x 4, rank 1", LowRank((5, 4), 1, "gaussian"), d, 1, 7 * 6),
     ]
     for name, law, dim, q, expected in cases:
         measured = second_moment(law, dim, q, draws, Key(0).child("moment", name))
