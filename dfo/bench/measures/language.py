@@ -35,6 +35,7 @@ CELLS: Mapping[str, Mapping[str, Any]] = {
     "calibrated zero-shot": {"calibrate": True},
     "16-shot": {"shots": 16},
     "zo-sgd": {"train": "front"},
+    "zo-sgd, gaussian factors": {"train": "front", "factors": "gaussian"},
     "zo-sgd, gaussian": {"train": "front", "options": {"directions": "gaussian"}, "marks": 1},
     "zo-sgd, rademacher": {"train": "front", "options": {"directions": "rademacher"}, "marks": 1},
     "zo-sgd, two pairs": {
@@ -51,8 +52,8 @@ CELLS: Mapping[str, Mapping[str, Any]] = {
     },
     "reference": {"train": "reference", "dtype": "float32", "lr": 5e-6},
 }
-"""How each method is trained: ``zo-sgd`` with the defaults of :class:`dfo.nn.ZOSGD` and all weights; with other laws of
-directions than the default to the first of :data:`MARKS` (``marks``), which tells them apart. ``two pairs`` are the
+"""How each method is trained: ``zo-sgd`` with the defaults of :class:`dfo.nn.ZOSGD` and all weights; with dense laws of
+directions to the first of :data:`MARKS` (``marks``), which tells them apart, with gaussian factors to the last. ``two pairs`` are the
 settings of the script whose figures are asked (:data:`BARS`): linear layers, two directions that see all examples,
 differences over the root mean square of the step alone, steps of one length. With ``answers`` examples
 a batch, the sentences are read once by the model as it was, and what is trained acts where the answer is formed
@@ -126,10 +127,14 @@ Step = Callable[[Any, Any], object]
 def _step(module: Any, how: Mapping[str, Any], seed: int) -> Step | None:
     """Return what trains the module, or None where nothing does."""
     from dfo.bench.measures.mezo_reference import Reference
+    from dfo.directions import LowRank
     from dfo.nn import ZOSGD
 
     if how.get("train") == "front":
-        return ZOSGD(module, seed=seed, **how.get("options", {})).step
+        options = dict(how.get("options", {}))
+        if "factors" in how:
+            options["directions"] = LowRank(entries=how["factors"])
+        return ZOSGD(module, seed=seed, **options).step
     return Reference(module, lr=how["lr"], seed=seed).step if "train" in how else None
 
 

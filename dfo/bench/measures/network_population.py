@@ -33,7 +33,7 @@ class Goal:
 
     Args:
         work: letter of the workload.
-        law: ``rank 1``, ``rank 4``, ``gaussian``, ``rademacher``, ``table``.
+        law: ``rank 1``, ``rank 4`` (with ``, gaussian factors``), ``gaussian``, ``rademacher``, ``table``.
         what: ``given``, ``drawn`` or ``generation``.
         most: most times the limit; None where it is only reported.
         peers: least times faster than a peer; 0 where it is only reported.
@@ -58,6 +58,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("a", "gaussian", "generation", 4.0, {"EvoTorch PGPE": 5.0, "vmap + randn": 2.0}, "G3"),
     Goal("a", "table", "generation", 3.0, {}, "G3"),
     Goal("a", "rademacher", "generation", None, {}),
+    Goal("a", "rank 1, gaussian factors", "generation", None, {}),
     Goal("b", "gaussian", "given", 1.05, {"loop": 1.0, "EvoX SupervisedLearning": 1.8, "CBXpy eval_losses": 1.8}, "G5"),
     Goal("b", "rank 1", "given", 1.05, {"loop": 1.0, "EvoTorch NEProblem": 0.0, "evosax": 0.0}, "G5"),
     Goal("b", "rank 1", "generation", None, {"loop + randn": 0.0, "EvoTorch PGPE": 0.0}),
@@ -85,7 +86,8 @@ def _law(name: str) -> Any:
     from dfo.directions import Gaussian, LowRank, NoiseTable, Rademacher
 
     if name.startswith("rank "):
-        return LowRank(rank=int(name.removeprefix("rank ")))
+        rank, _, entries = name.removeprefix("rank ").partition(", ")
+        return LowRank(rank=int(rank), entries=entries.removesuffix(" factors") or "rademacher")
     return {"gaussian": Gaussian, "rademacher": Rademacher, "table": NoiseTable}[name]()
 
 

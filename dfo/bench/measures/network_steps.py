@@ -233,14 +233,19 @@ def crowd(module: Any, members: int, tokens: int, words: int) -> tuple[Any, Step
     engine, scale = Engine(module, _loss), np.where(each % 2, -1e-3, 1e-3)
     own = _tokens(members * tokens // 2, words, tokens).to(device)  # each direction reads tokens of its own
 
-    def forward(batch: Any, share: bool) -> Step:
+    def forward(batch: Any, share: bool, law: LowRank) -> Step:
         def once() -> None:
-            recipe = Directions(LowRank(), Key(0, (next(number),)), members // 2, engine.tensors)
+            recipe = Directions(law, Key(0, (next(number),)), members // 2, engine.tensors)
             engine.losses(batch, Draws(recipe, engine.tensors), each // 2, scale, share=share)
 
         return once
 
-    steps = {"all members alike": forward(one, True), "each direction its own": forward(own, False)}
+    gaussian = LowRank(entries="gaussian")
+    steps = {
+        "all members alike": forward(one, True, LowRank()),
+        "each direction its own": forward(own, False, LowRank()),
+        "each direction its own, gaussian factors": forward(own, False, gaussian),
+    }
     return engine, plain(module, many, 1), steps
 
 
@@ -251,8 +256,8 @@ def _crowd(members: int, tokens: int, most: float | None, pairs: int, **sides: i
     if not engine.together:
         raise RuntimeError(engine.describe())
     label = f"population / plain inference, rank 1, draws included, {members} x {tokens} tokens"
-    bars = {"each direction its own": most, "all members alike": None}
-    return [_judged(f"{label}, {way}", ratios[way], bar) for way, bar in bars.items()]
+    bars = {"each direction its own": most}
+    return [_judged(f"{label}, {way}", r, bars.get(way)) for way, r in ratios.items()]
 
 
 # ---------------------------------------------------------------------------------------------- the measure
