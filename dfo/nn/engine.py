@@ -48,11 +48,11 @@ Loss = Callable[[nn.Module, Any], Any]
 
 Evaluate = Literal["auto", "together", "one by one"]
 
-ROWS = 1024
+ROWS = 2048
 """Rows of a pass (tokens, images, states) that the members of a chunk make together, if nothing else is said."""
 
-FILL = 1 << 21
-"""Bytes of a layer's outputs that stay in the cache: in a narrow network, those of up to four times :data:`ROWS`."""
+ALONE = 1024
+"""Rows of a member from which the two ends of a direction are in passes of their own."""
 
 STACK = 1 << 22
 """Entries up to which the explicit weights of a chunk's members exist at the same time (16 MiB in single precision)."""
@@ -71,7 +71,7 @@ class Engine:
         loss: ``loss(module, batch)``, per example where members shall ride together.
         params: which parameters move; see :func:`dfo.nn.tensors.trainable`.
         evaluate: ``"together"``, ``"one by one"``, or ``"auto"``, which finds out.
-        chunk: members of one pass; by default as many as make :data:`ROWS` rows, or more in a narrow net.
+        chunk: members of one pass; by default as many as make :data:`ROWS` rows.
 
     Raises:
         InvalidArgument: nothing is left to move; an unknown word.
@@ -100,7 +100,6 @@ class Engine:
         self._seen: Any = None  # what the comparison with single members held for
         self._writes: bool | None = None  # whether the module works on its input in place
         self.size = 1  # members of a pass of the last step
-        self._rows = _filling(module)
         self.mine: Callable[[int], bool] | None = None  # passes made here; no numbers for the others
 
     # ------------------------------------------------------------------ losses
@@ -208,9 +207,9 @@ class Engine:
         return Explicit(base, members, stream)
 
     def size_of_chunk(self, batch: Any, members: Members) -> int:
-        """Return the number of members of a pass: those that fill it, and both ends of a direction or one.
+        """Return the number of members of a pass: about as many as fill it, and both ends of a direction or one.
 
-        The ends part where each fills a pass, since larger activations only leave the cache. Where the second pass
+        The ends part from :data:`ALONE` rows on, since larger activations only leave the cache. Where the second pass
         would draw the direction again, they stay together.
         """
         n = members.n
@@ -219,12 +218,13 @@ class Engine:
         if self.chunk is not None:
             return min(n, int(self.chunk))
         rows = rows_of(batch) * members.rows // max(1, examples(batch) or 1)
-        most = self._rows // max(rows, 1)
-        if most < 2 and members.apart:
+        if rows >= ALONE and members.apart:
             return 1
-        count = -(-n // max(2, most))
-        size = -(-n // count)
-        return min(n, size + size % 2)
+        most = ROWS // max(rows, 1)
+        if n <= max(2, most):
+            return n
+        sizes = range(max(2, most // 4 * 2), max(2, most * 5 // 4) + 1, 2)
+        return min(sizes, key=lambda size: (-n % size, -size))  # the last pass is filled up: as little as may be
 
     def _pass(self, batch: Any, members: Members, values: dict[str, Values], base: Mapping[str, Tensor]) -> Tensor:
         """Return the losses ``(n, B)`` of one forward pass."""
@@ -295,14 +295,6 @@ class Engine:
         count = sum(t.numel() for t in self.tensors.values())
         how = {None: "not evaluated yet", True: "members ride together", False: "one member a pass"}[self.together]
         return f"{len(self.tensors)} tensors, {count} weights; {how}{f' ({self.reason})' if self.reason else ''}"
-
-
-def _filling(module: nn.Module) -> int:
-    """Return the rows of a pass: more in a net of linear layers alone, if what the widest makes stays in the cache."""
-    weights = [p for p in module.parameters() if p.dim() > 1]
-    if not weights or any(p.dim() > 2 for p in weights):  # of a convolution nobody knows what it makes
-        return ROWS
-    return max(ROWS, min(4 * ROWS, FILL // max(p.shape[0] * p.itemsize for p in weights)))
 
 
 def _why(error: Exception) -> str:

@@ -176,18 +176,13 @@ def test_under_autocast_members_go_one_by_one_and_a_line_says_so(law):
 
 
 def test_both_ends_share_a_pass_until_each_fills_one():
-    loss = lambda net, x: net(x).square().mean(1)  # noqa: E731
-    for width, law, rows, room, size in (
-        (600, LowRank(), 512, 1 << 20, 2),
-        (600, LowRank(), 1024, 0, 1),
-        (600, Gaussian(), 1024, 1 << 20, 1),
-        (600, Gaussian(), 1024, 0, 2),  # would be drawn twice
-        (200, LowRank(), 1024, 0, 2),  # what a narrow network makes of more rows stays in the cache
-        (200, LowRank(), 2048, 0, 1),
-        (2, LowRank(), 2048, 0, 2),
-        (2, LowRank(), 4096, 0, 1),
+    module, loss = nn.Linear(3, 2), lambda net, x: net(x).square().mean(1)
+    for law, rows, room, size in (
+        (LowRank(), 512, 1 << 20, 2),
+        (LowRank(), 1024, 0, 1),
+        (Gaussian(), 1024, 1 << 20, 1),
+        (Gaussian(), 1024, 0, 2),  # would be drawn twice
     ):
-        module = nn.Linear(3, width)
         x, each, scale = torch.randn(rows, 3), np.array([0, 0]), np.array([0.1, -0.1])
         engine, pair = Engine(module, loss), Engine(module, loss, chunk=2)
         draws = [Draws(Directions(law, Key(0), 1, e.tensors), e.tensors, room) for e in (engine, pair)]

@@ -40,6 +40,7 @@ CELLS: Mapping[str, Mapping[str, Any]] = {
     "zo-sgd, rademacher": {"train": "front", "options": {"directions": "rademacher"}, "marks": 1},
     "zo-sgd, two pairs": {
         "train": "front",
+        "factors": "gaussian",
         "options": {"params": "proj", "samples": 2, "lr": 2.1e-3, "radius": 1e-3, "memory": 0, "decay": 0},
         "seeds": 1,
     },
@@ -52,11 +53,11 @@ CELLS: Mapping[str, Mapping[str, Any]] = {
     },
     "reference": {"train": "reference", "dtype": "float32", "lr": 5e-6},
 }
-"""How each method is trained: ``zo-sgd`` with the defaults of :class:`dfo.nn.ZOSGD` and all weights; with dense laws of
-directions to the first of :data:`MARKS` (``marks``), which tells them apart, with gaussian factors to the last. ``two pairs`` are the
-settings of the script whose figures are asked (:data:`BARS`): linear layers, two directions that see all examples,
-differences over the root mean square of the step alone, steps of one length. With ``answers`` examples
-a batch, the sentences are read once by the model as it was, and what is trained acts where the answer is formed
+"""How each method is trained: ``zo-sgd`` with the defaults of :class:`dfo.nn.ZOSGD` and all weights; with gaussian
+factors; with dense laws of directions, to the first of :data:`MARKS` (``marks``), which tells them apart. ``two pairs``
+are the settings of the script whose figures are asked (:data:`BARS`): linear layers, two directions that see all
+examples, differences over the root mean square of the step alone, steps of one length. With ``answers`` examples a
+batch, the sentences are read once by the model as it was, and what is trained acts where the answer is formed
 (:class:`dfo_problems.language.Answers`, calibrated); reading them is part of the time. The principal LoRA finds its
 components from :data:`COMPONENTS_FROM` sentences, which is part of its time too; its step, radius and rank were chosen
 on sentences of other reviews and on the validation part. The reference is the two-point step of public codes with the

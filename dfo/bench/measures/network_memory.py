@@ -59,7 +59,7 @@ def of_language(law: str, tokens: int, loss: str, steps: bool) -> float:
     """Return the peak of this process after steps of a law on SmolLM2 in bfloat16, or after plain passes."""
     import torch
 
-    from dfo.nn.engine import ROWS
+    from dfo.nn.engine import ALONE
 
     torch.set_num_threads(1)
     _load(law, "bfloat16")
@@ -68,7 +68,7 @@ def of_language(law: str, tokens: int, loss: str, steps: bool) -> float:
     if steps:
         act = stepper(module, batch, law, loss=function)
     else:  # as many tokens in a pass as the step has: one end of a direction, or both where they share a pass
-        act = plain(module, batch if law == "reference" or tokens >= ROWS else _doubled(batch), 1, function)
+        act = plain(module, batch if law == "reference" or tokens >= ALONE else _doubled(batch), 1, function)
     forget_peak()
     for _ in range(PERIOD + 1 if law == "low-rank" else 3):
         act()
