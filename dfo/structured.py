@@ -182,7 +182,7 @@ class Block(NamedOnly):
 
 
 def _scaled(law: Distribution, shape: tuple[int, ...], factor: float) -> Distribution:
-    if hasattr(law, "factors"):
+    if isinstance(law, LowRank):
         return _Scaled(law.vectors, factor) if _sides(shape)[1] == 1 else _ScaledFactors.of(law, shape, factor)
     if not law.elementwise:
         raise InvalidType(f"Block: expected a law of entries or of factors, got {type(law).__name__}.")

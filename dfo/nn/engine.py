@@ -34,7 +34,7 @@ from dfo.nn import convolutions, entrywise, lookups, products
 from dfo.nn.batches import dealt, examples, mapped, rows_of, tensors_of, tiled
 from dfo.nn.common import Drew, Seeded, Together, generators
 from dfo.nn.lifted import Unhandled, plain, weight
-from dfo.nn.members import Draws, Entries, Factors, Members, Stream
+from dfo.nn.members import Draws, Entries, Factors, Members, Shared, Stream
 from dfo.nn.tensors import Choice, done_with, keep_buffers, places, trainable
 from dfo.nn.weights import Explicit, Factored, Lag, Streamed, Values
 from dfo.random import Key
@@ -186,6 +186,8 @@ class Engine:
     ) -> Tensor:
         try:
             self.size = size = self.size_of_chunk(batch, members)
+            if self._writes is False and members.share:
+                members = replace(members, shared=Shared(tensors_of(batch)))
             parts = [
                 self._pass(batch, part, values(part), base) if self.mine is None or self.mine(i) else None
                 for i, part in enumerate(_padded(members, size))

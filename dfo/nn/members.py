@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from dfo.arrays import Floats
 from dfo.batch import Ints
@@ -19,7 +20,7 @@ from dfo.errors import InvalidType
 from dfo.random import Key
 from dfo.structured import over
 
-__all__ = ["SMALL", "Draws", "Entries", "Factors", "Members", "Rows", "Shelf", "Stream"]
+__all__ = ["SMALL", "Draws", "Entries", "Factors", "Members", "Rows", "Shared", "Shelf", "Stream"]
 
 SMALL = 1 << 20
 """Numbers up to which the directions of one tensor are drawn for a whole step at a time."""
@@ -35,6 +36,7 @@ class Members:
         rows: examples that a member sees, B; a forward pass of all members sees ``n B`` rows, member by member.
         share: whether all members see the same examples.
         apart: whether the two ends of a direction may be in passes of their own, which costs no more draws.
+        shared: what the passes of an evaluation share.
     """
 
     index: Ints
@@ -42,6 +44,7 @@ class Members:
     rows: int
     share: bool = True
     apart: bool = True
+    shared: Shared = field(default_factory=lambda: Shared(()))
 
     @property
     def n(self) -> int:
@@ -97,6 +100,26 @@ def _places(index: Ints, span: tuple[int, int]) -> Tensor | None:
     if len(index) == stop - start and bool((index == np.arange(start, stop)).all()):
         return None
     return torch.as_tensor(index - start)
+
+
+class Shared:
+    """Products of the data themselves, which are the same in all passes of an evaluation: they are made in the first.
+
+    Args:
+        data: the tensors of a batch that nobody writes to; while they are there, nothing else has their addresses.
+    """
+
+    def __init__(self, data: Iterable[Tensor]) -> None:
+        self.places, self.kept = {t.data_ptr() for t in data}, dict[tuple[Any, ...], Tensor]()
+
+    def linear(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x w^T + bias``, to be read only."""
+        if x.data_ptr() not in self.places:
+            return linear(x, w, bias)
+        where = tuple((t.data_ptr(), t.shape, t.stride()) for t in (x, w, bias) if t is not None)
+        if where not in self.kept:
+            self.kept[where] = linear(x, w, bias)
+        return self.kept[where]
 
 
 class Shelf:

@@ -118,7 +118,7 @@ def _factored_once(x: Tensor, v: Factored, bias: Any) -> Tensor:
     assert rows is not None
     left, right = v.factors()
     n, (g, out, r) = members.n, left.shape
-    y = F.linear(rows, v.base, _bias_base(bias)).view(-1, out)  # (R, out)
+    y = members.shared.linear(rows, v.base, _bias_base(bias)).view(-1, out)  # (R, out)
     flat = rows.reshape(-1, rows.shape[-1])
     t = F.linear(flat, right.reshape(g * r, -1)).view(-1, g, r).transpose(0, 1)  # (g, R, r)
     t = (t.unsqueeze(1) * v.columns(t).view(g, n // g, 1, r)).reshape(n, -1, r).contiguous()  # as the sums shall be

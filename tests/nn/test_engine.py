@@ -175,6 +175,39 @@ def test_under_autocast_members_go_one_by_one_and_a_line_says_so(law):
     agree(got, written_out(copy.deepcopy(module), loss, [(x, target)] * 4, directions, index, scale), 1e-2)
 
 
+class Reads(nn.Module):
+    """Uses one layer on two tensors of the batch, on a view of one, and on what comes and goes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, a, b):
+        y = self.first(a) * self.first(b) + self.first(a * 2.0).sin() + self.first(b * 3.0).cos()
+        return self.last(y + self.first(a.view(-1, 2, 3).flatten(1)))
+
+
+def test_passes_share_the_products_of_the_batch_and_evaluations_do_not():
+    torch.manual_seed(0)
+    module, index = Reads().double(), np.arange(8) // 2
+    scale = 0.1 * (1.0 - 2.0 * (np.arange(8) % 2))
+
+    def loss(m, batch):
+        return m(batch["a"], batch["b"]).square().sum(1)
+
+    for law in (LowRank(), LowRank(rank=2), Gaussian()):
+        batch = {"a": torch.randn(4, 6, dtype=torch.float64), "b": torch.randn(4, 6, dtype=torch.float64)}
+        engine = Engine(module, loss, chunk=2)
+        for step in range(3):
+            directions = Directions(law, Key(0, (step,)), 4, engine.tensors)
+            got = engine.losses(batch, Draws(directions, engine.tensors), index, scale)
+            agree(got, written_out(copy.deepcopy(module), loss, [batch] * 8, directions, index, scale), 1e-10)
+            batch["a"].mul_(1.5)
+            with torch.no_grad():
+                module.first.weight.mul_(0.9)
+        assert engine.together
+
+
 def test_both_ends_share_a_pass_until_each_fills_one():
     module, loss = nn.Linear(3, 2), lambda net, x: net(x).square().mean(1)
     for law, rows, room, size in (

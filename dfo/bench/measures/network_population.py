@@ -86,8 +86,8 @@ def _law(name: str) -> Any:
     from dfo.directions import Gaussian, LowRank, NoiseTable, Rademacher
 
     if name.startswith("rank "):
-        rank, _, entries = name.removeprefix("rank ").partition(", ")
-        return LowRank(rank=int(rank), entries=entries.removesuffix(" factors") or "rademacher")
+        rank, _, factors = name.removeprefix("rank ").partition(", ")
+        return LowRank(rank=int(rank), entries="gaussian" if factors == "gaussian factors" else "rademacher")
     return {"gaussian": Gaussian, "rademacher": Rademacher, "table": NoiseTable}[name]()
 
 
