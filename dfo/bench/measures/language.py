@@ -44,7 +44,7 @@ CELLS: Mapping[str, Mapping[str, Any]] = {
         "options": {"params": "proj", "samples": 2, "lr": 2.1e-3, "radius": 1e-3, "memory": 0, "decay": 0},
         "seeds": 1,
     },
-    "zo-sgd, answers": {"train": "front", "answers": 256, "marks": 2},
+    "zo-sgd, answers": {"train": "front", "factors": "gaussian", "answers": 256, "marks": 2},
     "zo-sgd, principal LoRA": {
         "train": "front",
         "answers": 32,
