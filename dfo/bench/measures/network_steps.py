@@ -46,6 +46,9 @@ LANGUAGE = (("bfloat16", 128, 1.5), ("bfloat16", 1024, 1.15), ("float32", 128, N
 PERIOD = 8
 """Steps after which updates of rank 1 are added to weights of 16 bits."""
 
+PAIRS = {512: 15, 2048: 5}
+"""Pairs of timings by tokens where they are not as many as usual: more for what is judged, fewer for what is long."""
+
 LR = 1e-6
 
 
@@ -278,7 +281,7 @@ def network_steps(pairs: int = 7) -> list[Row]:
     """Two-point steps and populations of networks against plain forward passes."""
     rows: list[Row] = []
     for tokens in (32, 128, 512, 2048):
-        rows += fresh_rows("network_steps", f"_small({tokens}, {pairs if tokens < 2048 else 5})")
+        rows += fresh_rows("network_steps", f"_small({tokens}, {PAIRS.get(tokens, pairs)})")
     for members, tokens, most in POPULATIONS:
         rows += fresh_rows("network_steps", f"_crowd({members}, {tokens}, {most}, {pairs})")
     return rows
