@@ -8,7 +8,9 @@ here before a tensor has been seen.
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
 import sys
 import threading
 from collections.abc import Mapping
@@ -186,19 +188,23 @@ def scratch(shape: tuple[int, ...], like: Array) -> Array:
     return placed
 
 
-KEPT = (32 << 20) - (1 << 13)
-"""Bytes of the largest block from whose end glibc learns."""
+KEPT = 256 << 20
+"""Bytes of free memory that glibc does not hand back to the system."""
 
 
 @lru_cache(maxsize=1)
 def keep_freed() -> None:
-    """Have the memory of arrays up to 32 MiB kept for the next when they go, once a process and for all of it.
+    """Have the memory of arrays up to 32 MiB kept for the next when they go; once a process, and for all of it.
 
-    glibc hands such memory back to the system, page by page to be had again, until a block of that size has been
-    freed once; then it keeps up to 64 MiB. Here is that block, and nothing touches it. Where ``MALLOC_MMAP_THRESHOLD_``
-    is set, and with other C libraries, nothing changes.
+    glibc by itself hands back what is free beyond two of the largest blocks that it has seen, and its pages come anew,
+    one fault after another, in the next pass of a network. With other C libraries nothing changes, nor where the
+    environment says how memory is handed back (``MALLOC_TRIM_THRESHOLD_`` and its like, ``GLIBC_TUNABLES``).
     """
-    np.empty(KEPT, np.uint8)
+    told = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" and not told else None
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, the most there is
+        libc.mallopt(-1, KEPT)  # M_TRIM_THRESHOLD
 
 
 def release() -> None:
