@@ -191,6 +191,9 @@ def scratch(shape: tuple[int, ...], like: Array) -> Array:
 KEPT = 256 << 20
 """Bytes of free memory that glibc does not hand back to the system."""
 
+HANDED_BACK = frozenset({"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"})
+"""Variables by which a user says when memory goes back."""
+
 
 @lru_cache(maxsize=1)
 def keep_freed() -> None:
@@ -198,10 +201,12 @@ def keep_freed() -> None:
 
     glibc by itself hands back what is free beyond two of the largest blocks that it has seen, and its pages come anew,
     one fault after another, in the next pass of a network. With other C libraries nothing changes, nor where the
-    environment says how memory is handed back (``MALLOC_TRIM_THRESHOLD_`` and its like, ``GLIBC_TUNABLES``).
+    environment says when memory is handed back (:data:`HANDED_BACK`).
+
+    Source: the GNU C Library's manual, "Malloc Tunable Parameters".
     """
-    told = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" and not told else None
+    own = sys.platform == "linux" and HANDED_BACK.isdisjoint(os.environ)
+    libc: Any = ctypes.CDLL(None) if own else None
     if hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, the most there is
         libc.mallopt(-1, KEPT)  # M_TRIM_THRESHOLD

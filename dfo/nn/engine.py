@@ -225,7 +225,7 @@ class Engine:
         most = ROWS // max(rows, 1)
         if n <= max(2, most):
             return n
-        sizes = range(max(2, most // 4 * 2), max(2, most * 5 // 4) + 1, 2)
+        sizes = range(max(2, (most + 3) // 4 * 2), max(2, most * 5 // 4) + 1, 2)
         return min(sizes, key=lambda size: (-n % size, -size))  # the last pass is filled up: as little as may be
 
     def _pass(self, batch: Any, members: Members, values: dict[str, Values], base: Mapping[str, Tensor]) -> Tensor:

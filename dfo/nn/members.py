@@ -323,7 +323,7 @@ def _in_blocks(directions: Directions, tensors: Mapping[str, Tensor]) -> dict[st
     for name, law in over(directions.law, directions.key, shapes).items():  # the others stay where they are
         mine: Any = law
         tensor, key = tensors[name], directions.key.child(name)
-        if hasattr(mine, "factors"):
+        if isinstance(mine, LowRank):
             streams[name] = _factored(mine, key.child(0), tensor)
         elif mine.elementwise:
             streams[name] = Entries(mine, key, tensor)

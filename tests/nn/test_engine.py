@@ -27,7 +27,7 @@ from dfo.nn import engine as engine_module
 from dfo.nn import products
 from dfo.nn.batches import split
 from dfo.nn.engine import Engine
-from dfo.nn.members import Draws
+from dfo.nn.members import Draws, Members
 from dfo.nn.weights import Lag
 from dfo.random import Key
 
@@ -222,6 +222,24 @@ def test_both_ends_share_a_pass_until_each_fills_one():
         apart = engine.losses(x, draws[0], each, scale)
         assert engine.size == size
         assert torch.allclose(apart, pair.losses(x, draws[1], each, scale), rtol=1e-5, atol=1e-6)
+
+
+def test_passes_are_filled_with_little_padding():
+    engine = Engine(nn.Linear(3, 2), lambda net, x: net(x).square().mean(1))
+    engine.together = True
+    for n, rows, size in (
+        (16, 129, 16),
+        (32, 129, 16),
+        (40, 129, 10),
+        (14, 290, 8),
+        (256, 64, 32),
+        (7, 100, 7),
+        (9, 600, 2),
+    ):
+        each = np.arange(n) // 2
+        got = engine.size_of_chunk(torch.zeros(rows, 3), Members(each, np.ones(n), rows))
+        assert got == size, (n, rows, got)
+        assert got * rows <= 1.25 * engine_module.ROWS or got == 2
 
 
 @pytest.mark.parametrize("name", ZOO)
