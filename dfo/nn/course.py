@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dfo.arrays import Floats
-from dfo.directions import Directions, Distribution
+from dfo.directions import Directions, Distribution, LowRank
+from dfo.nn.behind import Behind
 from dfo.nn.laws import Laws
-from dfo.nn.members import Draws, Factors, Shelf
+from dfo.nn.members import Draws, Factors
 from dfo.nn.options import Options
 from dfo.nn.replay import Record
 from dfo.nn.torch_rule import TorchRule
-from dfo.nn.update import Term, factors_of, move
+from dfo.nn.update import Term, move
 from dfo.nn.weights import Lag
 from dfo.random import Key
 
@@ -27,23 +26,6 @@ __all__ = ["Course"]
 
 FORGOTTEN = 0.05
 """Share below which what momentum remembers of a past step is dropped."""
-
-WIDTH = 8
-"""Columns of products are filled up to a multiple of this: for every width torch prepares, and keeps, kernels anew."""
-
-KEPT = 1 << 20
-"""Bytes of what small tensors lag behind that are kept from one pass of a step to the next."""
-
-
-@dataclass(eq=False)
-class Pending:
-    """Updates that have not been added to the weights yet: by step, the coefficients of its directions by group."""
-
-    terms: dict[int, Floats] = field(default_factory=dict)  # step -> (groups, q)
-
-    def add(self, t: int, coefficients: Floats) -> None:
-        """Add coefficients ``(groups, q)`` to those of step ``t``."""
-        self.terms[t] = self.terms[t] + coefficients if t in self.terms else coefficients
 
 
 class Course:
@@ -67,10 +49,10 @@ class Course:
         self.tensors, self.options, self.group_of = tensors, options, group_of
         self.laws, self.key, self.t = Laws(law), Key.of(options.seed), 0
         self.past: deque[tuple[int, Floats]] = deque(maxlen=self._window)
-        self.pending, self.drawn = Pending(), dict[int, Draws]()
+        self.drawn = dict[int, Draws]()
         self.rule = options.rule.bind(tensors) if isinstance(options.rule, TorchRule) else None
         self.flushed = False  # whether what lagged behind has been added since the last step
-        self.late = [] if any(decays) else self._laggards()
+        self.behind = Behind({}, {}, {}) if any(decays) else self._laggards(group_of)
 
     # ------------------------------------------------------------------ directions
 
@@ -107,34 +89,33 @@ class Course:
             self._forget()
             return
         self.past.append((t, record.weights))
-        beta, momentum = self.options.beta, self.options.rule == "momentum"
-        now = Pending()
+        beta, momentum, now = self.options.beta, self.options.rule == "momentum", dict[int, Floats]()
         for then, w in self.past:
             share = beta ** (t - then) * math.sqrt(1.0 - beta**2) if momentum else 1.0
             if w.any():
-                now.add(then, share * rates * w)
-                self.pending.add(then, share * rates * w)
+                now[then] = share * rates * w
+        late = self.behind.tensors if self._waits(len(record.weights)) else {}
         shrink = [lr * decay for lr, decay in zip(record.rates, decays, strict=True)]
-        self._move([name for name in self.tensors if name not in self.late], now, t, shrink)
-        columns = sum(w.shape[1] for w in self.pending.terms.values()) * self._rank
-        if not self.late or columns >= self.options.lag:
+        self._move([name for name in self.tensors if name not in late], now, t, shrink)
+        for then, w in now.items() if late else ():
+            self.behind.add(self.draws(then, w.shape[1]), w)
+        if self.behind.count * self._rank >= self.options.lag:
             self.settle()
-        elif t in self.drawn:
-            self.drawn[t].shelf.pack()  # kept for several steps
+        self._forget()
 
     @property
     def _rank(self) -> int:
         return int(getattr(self.laws.law, "rank", 1))
 
-    def _move(self, names: Iterable[str], pending: Pending, t: int, shrink: Sequence[float] | None = None) -> None:
-        """Add pending updates to some of the tensors, and shrink those of a group by a share."""
+    def _move(self, names: Iterable[str], now: Mapping[int, Floats], t: int, shrink: Sequence[float]) -> None:
+        """Add updates, by step the weights ``(groups, q)``, to some of the tensors, and shrink those of a group."""
         by_group: dict[int, dict[str, Tensor]] = {}
         for name in names:
             by_group.setdefault(self.group_of[name], {})[name] = self.tensors[name]
         for g, tensors in by_group.items():
-            terms = [self._term(then, w[g]) for then, w in pending.terms.items()]
-            decay = 0.0 if shrink is None else shrink[g]
-            move(tensors, terms, self.key.child(t, "rounding"), dict.fromkeys(tensors, 1.0 - decay) if decay else None)
+            terms = [self._term(then, w[g]) for then, w in now.items()]
+            kept = dict.fromkeys(tensors, 1.0 - shrink[g]) if shrink[g] else None
+            move(tensors, terms, self.key.child(t, "rounding"), kept)
 
     def _term(self, t: int, w: Floats) -> Term:
         return Term(self.draws(t, len(w)), w, [(0, len(w))])
@@ -143,10 +124,8 @@ class Course:
         return {name: rates[g] for name, g in self.group_of.items()}
 
     def settle(self) -> None:
-        """Add what lags behind to the weights, and forget the directions that no later step needs."""
-        self._move(self.late, self.pending, self.t - 1)
-        self.pending = Pending()
-        self._forget()
+        """Add what lags behind to the weights."""
+        self.behind.settle(self.key.child(self.t - 1, "rounding"))
 
     def _forget(self) -> None:
         needed = {t for t, _ in self.past} if self.options.rule == "momentum" else set()
@@ -155,36 +134,23 @@ class Course:
 
     # ------------------------------------------------------------------ updates that lag behind
 
-    def _laggards(self) -> list[str]:
-        """Return the tensors of 16 bits whose updates are products of few columns."""
-        if self._rank >= self.options.lag or self.rule is not None or self.laws.looks:
-            return []
-        streams = Draws(self.directions(0, 1), self.tensors).streams
-        if len(streams) < len(self.tensors):  # what a step leaves alone would be seen without what it lacks
-            return []
-        return [name for name, t in self.tensors.items() if t.itemsize == 2 and isinstance(streams.get(name), Factors)]
+    def _laggards(self, group_of: Mapping[str, int]) -> Behind:
+        """Return what may lag behind: the tensors of 16 bits whose updates are products of few columns."""
+        laws, none = dict[str, LowRank](), self._rank >= self.options.lag or self.options.rule != "sgd"
+        if not (none or self.laws.looks):
+            streams = Draws(self.directions(0, 1), self.tensors).streams
+            if len(streams) == len(self.tensors):  # what a step leaves alone would be seen without what it lacks
+                laws = {name: stream.law for name, stream in streams.items() if isinstance(stream, Factors)}
+        late = {name: t for name, t in self.tensors.items() if name in laws and t.itemsize == 2}
+        return Behind(late, laws, group_of)
 
     def lag(self, q: int) -> dict[str, Lag] | None:
         """Return, by name, what the tensors lag behind in a step of ``q`` directions; None where they never do."""
-        rank = q * self._rank
-        if not self.late or (not self.pending.terms and rank >= self.options.lag):
-            return None
-        count, shelf = sum(w.shape[1] for w in self.pending.terms.values()) * self._rank, Shelf(KEPT)
-        count += -(count + self._rank) % WIDTH
-        return {
-            name: Lag(count, lambda name=name: shelf.get((name,), lambda: self._behind(name, count)))  # type: ignore[misc]
-            for name in self.late
-        }
+        return self.behind.lag(q) if self._waits(q) else None
 
-    def _behind(self, name: str, count: int) -> tuple[Tensor, Tensor]:
-        """Return factors ``(a, count)`` and ``(count, b)`` of what a tensor lags behind, with zeros at the end."""
-        g, like = self.group_of[name], self.tensors[name]
-        tall, flat = like.new_zeros(len(like), count), like.new_zeros(count, like[0].numel())
-        parts = [part for t, w in self.pending.terms.items() for part in self._term(t, w[g]).parts(name)]
-        if parts:
-            left, right = factors_of(parts, torch.float32)
-            tall[:, : len(right)], flat[: len(right)] = left, right
-        return tall, flat
+    def _waits(self, q: int) -> bool:
+        """Tell whether updates of ``q`` directions are not added by themselves at once."""
+        return bool(self.behind.tensors) and (self.behind.count > 0 or q * self._rank < self.options.lag)
 
     # ------------------------------------------------------------------ the memory of a run
 
@@ -196,7 +162,8 @@ class Course:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        self.t, self.pending, self.drawn = int(state["t"]), Pending(), {}
+        self.t, self.drawn = int(state["t"]), {}
+        self.behind.clear()
         self.past = deque(((t, np.asarray(w)) for t, w in state["past"]), maxlen=self._window)
         if self.rule is not None:
             self.rule.load_state_dict(state["rule"])

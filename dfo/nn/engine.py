@@ -164,7 +164,7 @@ class Engine:
             self.together = None if self.asked == "auto" else self.together
             self._seen, self._writes = seen, None
         try:
-            if self.together is None:
+            if self.together is None and self._fitting(batch, members) > 1:
                 self._find_out(batch, members, values, base)
             return self._passes(batch, members, values, base)
         except Drew:
@@ -214,9 +214,11 @@ class Engine:
         The ends part from :data:`ALONE` rows on, since larger activations only leave the cache. Where the second pass
         would draw the direction again, they stay together.
         """
+        return self._fitting(batch, members) if self.together else 1
+
+    def _fitting(self, batch: Any, members: Members) -> int:
+        """Return the number of members of a pass if they may ride together."""
         n = members.n
-        if not self.together:
-            return 1
         if self.chunk is not None:
             return min(n, int(self.chunk))
         rows = rows_of(batch) * members.rows // max(1, examples(batch) or 1)
@@ -267,8 +269,6 @@ class Engine:
 
         Besides, the losses of the first must not change by a bit when the second is elsewhere.
         """
-        if members.n < 2:
-            return
         self.together, self.reason = False, ""
         if examples(batch) is None:
             self.reason = "the batch holds no tensors"
@@ -295,7 +295,9 @@ class Engine:
     def describe(self) -> str:
         """Return in a sentence how members are evaluated, and why."""
         count = sum(t.numel() for t in self.tensors.values())
-        how = {None: "not evaluated yet", True: "members ride together", False: "one member a pass"}[self.together]
+        alone = "one member a pass"
+        unknown = "not evaluated yet" if self._writes is None else f"{alone} (it fills one)"
+        how = {None: unknown, True: "members ride together", False: alone}[self.together]
         return f"{len(self.tensors)} tensors, {count} weights; {how}{f' ({self.reason})' if self.reason else ''}"
 
 

@@ -53,7 +53,7 @@ class Front(Remembered):
         super().__init__(groups, {"lr": lr, "weight_decay": options.weight_decay})
         self.course = Course(self.engine.tensors, self.law, options, group_of, self._decays())
         self._told: Tensor | None = None  # losses (n, B) of the members of the last step
-        if self.course.late:
+        if self.course.behind.tensors:
             _flush_before_use(module, self)
 
     # ------------------------------------------------------------------ a step
@@ -192,7 +192,7 @@ def _leave(course: Course, handles: Sequence[RemovableHandle]) -> None:
     """Leave a module whose optimizer is gone: with all of its updates, and without hooks."""
     for handle in handles:
         handle.remove()
-    if course.pending.terms:
+    if course.behind.count:
         course.settle()
 
 

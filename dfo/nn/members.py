@@ -146,22 +146,6 @@ class Shelf:
                 self.kept[where] = found
         return found
 
-    def pack(self) -> None:
-        """Move what is kept into one stretch of memory a kind, so that it does not lie among what is freed."""
-        whole: dict[Any, Any] = {}
-        for found in self.kept.values():
-            for t in found if isinstance(found, tuple) else (found,):
-                whole[t.dtype, t.device] = whole.get((t.dtype, t.device), 0) + t.numel()
-        whole = {kind: torch.empty(n, dtype=kind[0], device=kind[1]) for kind, n in whole.items()}
-
-        def moved(t: Tensor) -> Tensor:
-            kind, n = (t.dtype, t.device), t.numel()
-            mine, whole[kind] = whole[kind][:n].view(t.shape).copy_(t), whole[kind][n:]
-            return mine
-
-        for where, found in self.kept.items():
-            self.kept[where] = tuple(moved(t) for t in found) if isinstance(found, tuple) else moved(found)
-
 
 class Stream:
     """The directions of one tensor, ``(a, b)`` or of any shape, drawn when they are needed.

@@ -57,7 +57,7 @@ class Remembered(torch.optim.Optimizer):
         self._flush()
 
     def _flush(self) -> None:
-        if not self._evaluating and self.course.pending.terms:
+        if not self._evaluating and self.course.behind.count:
             self.course.settle()
             self.course.flushed = True
 

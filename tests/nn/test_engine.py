@@ -26,7 +26,7 @@ from dfo.errors import BadObjective, InvalidArgument
 from dfo.nn import engine as engine_module
 from dfo.nn import products
 from dfo.nn.batches import split
-from dfo.nn.engine import Engine
+from dfo.nn.engine import ALONE, Engine
 from dfo.nn.members import Draws, Members
 from dfo.nn.weights import Lag
 from dfo.random import Key
@@ -253,6 +253,26 @@ def test_every_direction_sees_its_own_examples(name):
     parts = split(batch, q)
     want = written_out(copy.deepcopy(module), loss, [parts[j] for j in index], directions, index, scale)
     agree(got, want, tolerance_of(name, torch.float64))
+
+
+def test_members_that_fill_a_pass_are_not_made_to_ride_together_for_a_comparison():
+    """Two in a pass would hold twice the activations that any later pass holds."""
+    module, batch, loss = made("mlp", torch.float64)
+    rows, seen = len(batch[0]), set()
+    many = tuple(x.repeat(-(-ALONE // rows), *[1] * (x.dim() - 1)) for x in batch)
+
+    def counted(module, data):
+        seen.add(len(data[0]))
+        return loss(module, data)
+
+    engine = Engine(module, counted)
+    index, scale = np.array([0, 0]), np.array([0.05, -0.05])
+    draws = Draws(Directions(LowRank(), Key(1), 1, engine.tensors), engine.tensors)
+    alone = engine.losses(many, draws, index, scale)
+    assert seen == {len(many[0])}
+    assert "one member a pass" in engine.describe()
+    agree(alone[:, :rows], engine.losses(batch, draws, index, scale), 1e-12)
+    assert engine.together
 
 
 @pytest.mark.parametrize("name", ZOO)

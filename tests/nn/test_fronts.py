@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 from zoo import DROPOUT, ZOO
 
-from dfo.directions import Directions, Gaussian, LowRank, Rademacher
+from dfo.directions import LOZO, Directions, Gaussian, LowRank, Rademacher
 from dfo.errors import BadObjective, BadState, InvalidArgument, InvalidType
 from dfo.nn import ES, ZOSGD, ReplayLog, Snapshots, TorchRule
 from dfo.nn.members import Factors
@@ -492,7 +492,7 @@ def test_an_optimizer_that_ends_leaves_all_of_its_updates_and_no_hook():
     module, twin = network(torch.bfloat16), network(torch.bfloat16)
     kept = ZOSGD(twin, lr=0.05, radius=0.02, samples=1)
     run(kept, 3)
-    assert kept.course.pending.terms
+    assert kept.course.behind.count
     kept.flush()
 
     def train():
@@ -511,7 +511,7 @@ def test_closures_see_updates_that_lag_behind():
     module = network(torch.bfloat16)
     opt = front(module, "zosgd")
     run(opt, 2)
-    assert opt.course.pending.terms
+    assert opt.course.behind.count
     opt.step(lambda: loss(module, data(2)).mean())
     twin = network(torch.bfloat16)
     other = front(twin, "zosgd")
@@ -521,36 +521,60 @@ def test_closures_see_updates_that_lag_behind():
     assert same(bits(module), bits(twin))
 
 
-@pytest.mark.parametrize("rule", ["sgd", "momentum"])
-def test_what_lags_behind_has_one_width_and_is_made_when_it_is_used(rule):
+@pytest.mark.parametrize(
+    ("law", "period", "widths"), [(LowRank(), 8, {8}), (LowRank(rank=3), 3, {8, 16}), (LOZO(), 4, {8})], ids=repr
+)
+def test_what_lags_behind_has_few_widths_and_is_made_when_it_is_used(law, period, widths):
     """Each width is another kernel, which torch keeps; factors of all tensors at once are as large as directions."""
-    module = network(torch.bfloat16)
-    opt, widths = ZOSGD(module, lr=0.05, radius=0.02, samples=1, rule=rule), set()
-    for _ in range(7):
+    opt, seen = ZOSGD(network(torch.bfloat16), lr=0.05, radius=0.02, samples=1, directions=law), set()
+    for t in range(period):
+        assert opt.course.behind.count == t
         lag = opt.course.lag(1)
-        widths |= {1 + behind.columns for behind in lag.values()}
-        run(opt, opt.t + 1)
-    assert widths == {8}
+        assert lag.keys() == {"0.weight", "3.weight"}
+        for behind in lag.values():
+            tall, flat = behind.factors()
+            assert tall.shape[1] == flat.shape[0] == behind.columns
+            seen.add(law.rank + behind.columns)
+        run(opt, t + 1)
+    assert seen == widths
+    assert not opt.course.behind.count
+
+
+@pytest.mark.parametrize("law", [LowRank(), LowRank(rank=2), LowRank(entries="gaussian"), LOZO()], ids=repr)
+def test_what_lags_behind_is_what_is_added_when_it_settles(law):
+    module = network(torch.bfloat16)
+    opt = ZOSGD(module, lr=0.05, radius=0.02, samples=1, directions=law)
+    run(opt, 3)
     lag = {name: behind.factors() for name, behind in opt.course.lag(1).items()}
     opt.flush()
-    assert lag.keys() == {"0.weight", "3.weight"}
     twin = network(torch.bfloat16)
     for name, (tall, flat) in lag.items():
         moved = module.state_dict()[name].float() - twin.state_dict()[name].float()
         torch.testing.assert_close(tall.float() @ flat.float(), moved, rtol=0.0, atol=0.01)
 
 
-def test_directions_that_wait_lie_in_one_piece():
-    opt = ZOSGD(network(torch.bfloat16), lr=0.05, radius=0.02, samples=1)
-    run(opt, 1)
-    kept = opt.course.drawn[0].shelf.kept
-    assert kept
-    tensors = [t for found in kept.values() for t in (found if isinstance(found, tuple) else (found,))]
-    assert len({t.untyped_storage().data_ptr() for t in tensors}) == 1
-    fresh = ZOSGD(network(torch.bfloat16), lr=0.05, radius=0.02, samples=1).course.draws(0, 1)
-    for name in ("0.weight", "3.weight"):
-        ours, theirs = (draws.streams[name].factors(0, 1) for draws in (opt.course.drawn[0], fresh))
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+def test_momentum_adds_every_step_at_once():
+    """What it moves in a step are the directions of thirty: more columns than may lag behind."""
+    opt = ZOSGD(network(torch.bfloat16), lr=0.05, radius=0.02, samples=1, rule="momentum")
+    run(opt, 3)
+    assert opt.course.lag(1) is None
+    assert not opt.course.behind.count
+
+
+def test_directions_of_signs_wait_as_bits():
+    """A period of a language model would keep tens of mebibytes else."""
+    twin = network(torch.bfloat16)
+    opt = ZOSGD(twin, lr=0.05, radius=0.02, samples=1)
+    fresh = [opt.course.draws(t, 1).streams["3.weight"].factors(0, 1) for t in range(5)]
+    run(opt, 5)
+    assert not opt.course.drawn
+    left, right = opt.course.behind._kept["3.weight"]
+    for side, kept in enumerate((left, right)):
+        want = torch.stack([drawn[side].flatten() for drawn in fresh])
+        assert kept.codes.dtype == torch.uint8
+        assert kept.codes.numel() == want.shape[1]
+        weights = torch.arange(1.0, 6.0)
+        assert torch.equal(kept.read(weights, torch.float32), want.float() * weights.unsqueeze(1))
 
 
 def test_the_module_outside_sees_every_step():
@@ -558,10 +582,10 @@ def test_the_module_outside_sees_every_step():
     opt = ZOSGD(module, lr=0.05, radius=0.02, samples=1)
     before = bits(module)
     opt.step(loss, data(0))
-    assert opt.course.pending.terms
+    assert opt.course.behind.count
     with torch.no_grad():
         module(X.bfloat16())
-    assert not opt.course.pending.terms
+    assert not opt.course.behind.count
     assert not torch.equal(before["0.weight"], module[0].weight)
 
 

@@ -363,7 +363,7 @@ def test_figures_between_steps_are_those_of_the_weights_as_they_are(llama, task)
     opt = ZOSGD(module, lr=0.02, samples=1)  # its updates lag behind
     for number in range(3):
         opt.step(task.loss, task.batch(number))
-    assert opt.course.pending.terms
+    assert opt.course.behind.count
     seen = language.measure(module, task, KIND)  # runs parts of the module
     opt.flush()
     assert seen == language.measure(module, task, KIND)

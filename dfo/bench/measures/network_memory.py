@@ -34,9 +34,10 @@ __all__ = ["network_memory"]
 
 PEAK = "largest resident memory of fresh processes, medians"
 
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-"""What glibc is told: memory of a MiB and more goes back to the system when it is free. Left to itself it moves this
-threshold, and what a process holds differs by a hundred MiB from one run of the same steps to the next."""
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 17)}
+"""What glibc is told: what it starts with, memory of 128 KiB and more goes back to the system when it is free. Left to
+itself it moves this threshold, and what a process holds differs by a hundred MiB from one run of the same steps to the
+next."""
 
 WAYS_TOLD = {"low-rank": "low rank, activation side", "reference": "reference"}
 """Law to what it is called."""
