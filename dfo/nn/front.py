@@ -128,6 +128,7 @@ class Front(Remembered):
                 with Seeded(self.engine.generators, directions.key.child("dropout")), torch.no_grad():
                     f.append(_number(closure()))  # the random numbers are those of every member
             moved.back()
+            moved.lend(self.course.draws(self.t, q))
         return np.asarray(f)
 
     def layout(self, q: int) -> tuple[Any, Floats]:

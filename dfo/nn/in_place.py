@@ -37,7 +37,8 @@ from torch import Tensor
 from dfo.arrays import Floats
 from dfo.directions import Directions
 from dfo.errors import InvalidArgument, InvalidType, short
-from dfo.nn.pieces import Piece, Scratch, Short, block_of
+from dfo.nn.members import Draws
+from dfo.nn.pieces import Block, Piece, Scratch, Short, block_of
 
 __all__ = ["Backup", "InPlace"]
 
@@ -128,7 +129,9 @@ class InPlace:
         self.directions = directions
         drawn = directions._blocks(self._tensors)
         self._blocks = [block_of(flat, key, law, directions.count) for key, flat, law in drawn]
-        self._pieces = [piece for block in self._blocks for piece in block.pieces()]
+        need = sum(block.flat.nbytes * (2 if block.worth else 1) for block in self._blocks)
+        copied = backup == "copy" or (backup == "auto" and need <= memory)
+        self._pieces = [piece for block in self._blocks for piece in block.pieces(copied)]
         self._share(backup, keep, memory)
         self._i, self._s = 0, 0.0
         self._pending: Floats | None = None
@@ -145,7 +148,11 @@ class InPlace:
             if kind not in scratch:
                 scratch[kind] = Scratch(largest, part)
             block.scratch = scratch[kind]
-            if block.worth and (part.nbytes <= room or isinstance(block, Short)):
+            if block.worth and not piece.at and (block.flat.nbytes <= room or isinstance(block, Short)):
+                block.kept = torch.empty_like(block.flat)
+            if block.kept is not None:
+                piece.kept, room = block.kept[piece.at : piece.stop], room - part.nbytes
+            elif block.worth and part.nbytes <= room:
                 piece.kept, room = torch.empty_like(part), room - part.nbytes
         room = min(room, memory)
         for piece in self._pieces:
@@ -228,6 +235,19 @@ class InPlace:
                     self._update(piece, weights)
         self._pending, self._s = None, 0.0
 
+    def lend(self, draws: Draws) -> None:
+        """Put what was drawn of a single direction on the shelf of the same directions, for whoever needs it next."""
+        if self.directions.count != 1:
+            return
+        streams = {stream.like.data_ptr(): stream for stream in draws.streams.values()}
+        pieces: dict[Block, list[Piece]] = {}
+        for piece in self._pieces:
+            pieces.setdefault(piece.block, []).append(piece)
+        for block, mine in pieces.items():
+            found, stream = block.drawn(mine), streams.get(block.flat.data_ptr())
+            if found is not None and stream is not None:
+                stream.keep(found)
+
     # ------------------------------------------------------------------ one piece
 
     def _center(self, piece: Piece) -> Tensor:
@@ -262,17 +282,16 @@ class InPlace:
             piece.shadow = None
 
     def _move(self, piece: Piece, i: int, scale: float) -> None:
-        buffers = piece.block.scratch.views(piece.n)
         if piece.copies and not piece.scale:
             if piece.shadow is None:
                 piece.shadow = torch.empty_like(piece.part)
             piece.shadow.copy_(piece.part)
             piece.scale = scale  # from here on the shadow is the center
-        center = self._center(piece)
         if piece.shadow is not None and piece.scale:
             piece.scale = scale
-            piece.block.shift(piece, i, scale, center)
+            piece.block.shift(piece, i, scale, piece.shadow)
             return
+        buffers, center = piece.block.scratch.views(piece.n), self._center(piece)
         turned = piece.scale == -scale  # then the buffer holds what is wanted, negative
         delta = buffers.delta if turned else piece.block.scaled(piece, i, scale)
         forth, back = (torch.sub, torch.add) if turned else (torch.add, torch.sub)

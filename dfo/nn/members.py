@@ -176,6 +176,10 @@ class Stream:
         fits = need <= SMALL and need * self.like.element_size() <= self.shelf.room
         return (0, self.count) if fits or (id(self), 0, self.count) in self.shelf.kept else (start, stop)
 
+    def keep(self, drawn: Any) -> None:
+        """Keep all directions of the step, which have been drawn elsewhere, as :meth:`Shelf.get` would."""
+        self.shelf.kept[id(self), 0, self.count] = drawn
+
     def rows(self, start: int, stop: int) -> Tensor:
         """Return directions ``start .. stop`` as ``(k, *shape)``."""
         raise NotImplementedError
@@ -231,6 +235,11 @@ class Entries(Stream):
         super().__init__(like, kind)
         self.law, self.key, self.first, self.stride = law, key, first, stride or like.numel()
         self.spans: set[tuple[int, int]] = set()  # that were drawn in one piece
+
+    def keep(self, drawn: Any) -> None:
+        """Keep all directions of the step, ``(count, ...)``, which have been drawn elsewhere."""
+        super().keep(drawn.view(self.count, *self.like.shape))
+        self.spans.add((0, self.count))
 
     def piece(self, i: int, start: int, count: int) -> Tensor:
         """Return ``count`` entries of direction ``i`` from ``start`` on, flat."""

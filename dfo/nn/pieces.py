@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +13,13 @@ from dfo.arrays import Floats
 from dfo.directions import Gaussian, LowRank, Rademacher
 from dfo.random import Key, fill_normal, fill_signs
 
-__all__ = ["CHUNK", "Block", "Piece", "Scratch", "Short", "block_of"]
+__all__ = ["CHUNK", "COPIED", "Block", "Piece", "Scratch", "Short", "block_of"]
 
 CHUNK = 1 << 16
 """Entries moved at a time; with what they need they stay in the cache of a core."""
+
+COPIED = 1 << 18
+"""The same where there is a copy of the center, beside which a move needs one more stretch at most."""
 
 
 def bits_of(x: Tensor) -> Any:
@@ -95,14 +98,19 @@ class Block:
     worth = False
     """Whether drawn numbers are worth keeping."""
 
+    single = True
+    """Whether entries are computed one by one; the last bits of matrix products depend on the height of a stretch."""
+
     def __init__(self, flat: Tensor, key: Key, law: Any, count: int) -> None:
         self.flat, self.key, self.law, self.count = flat, key, law, count
         self.size = len(flat)
         self.scratch: Scratch
+        self.kept: Tensor | None = None  # room for the drawn numbers of all pieces
 
-    def pieces(self) -> Iterator[Piece]:
-        """Yield the stretches of the tensor."""
-        step = self.unit * max(1, CHUNK // self.unit)
+    def pieces(self, copied: bool) -> Iterator[Piece]:
+        """Yield the stretches of the tensor, larger ones where they are copied."""
+        chunk = COPIED if copied and self.single else CHUNK
+        step = self.unit * max(1, chunk // self.unit)
         for at in range(0, self.size, step):
             yield Piece(self, self.flat[at : at + step], at)
 
@@ -125,6 +133,11 @@ class Block:
 
     def begin(self, weights: Floats) -> None:
         """Prepare what the pieces of an update share."""
+
+    def drawn(self, pieces: Sequence[Piece]) -> Any:
+        """Return direction 0 as a stream of it keeps it, where all pieces have it in memory; else None."""
+        whole = self.kept is not None and all(piece.kept_of == 0 for piece in pieces)
+        return self.kept.view(1, -1) if whole and self.kept is not None else None
 
     def forget(self) -> None:
         """Drop what was drawn."""
@@ -182,6 +195,7 @@ class _Rows(Block):
     def __init__(self, flat: Tensor, key: Key, law: LowRank, count: int, sides: tuple[int, int]) -> None:
         super().__init__(flat, key, law, count)
         self.a, self.unit = sides
+        self.single = law.rank * count == 1
         self.held: tuple[int, Tensor, Tensor] | None = None
         self.short: dict[float, Tensor] = {}  # left factors by their scale
         self.sums: tuple[Tensor, Tensor] | None = None
@@ -217,6 +231,10 @@ class _Rows(Block):
         (torch.mul if right.shape[0] == 1 else torch.mm)(rows, right, out=out.view(-1, self.unit))
         return out
 
+    def drawn(self, pieces: Sequence[Piece]) -> Any:
+        """Return the factors of direction 0, ``(1, a, r)`` and ``(1, r, b)``, where it is the last that was drawn."""
+        return None if self.held is None or self.held[0] else (self.held[1][None], self.held[2][None])
+
     def forget(self) -> None:
         self.held, self.sums, self.short = None, None, {}
 
@@ -242,7 +260,7 @@ class _Rows(Block):
 class Short(_Entries):
     """Vectors of a low-rank law, in one piece."""
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self, copied: bool) -> Iterator[Piece]:
         """Yield the vector."""
         yield Piece(self, self.flat, 0)
 

@@ -109,18 +109,29 @@ def _entries(target: Tensor, parts: Sequence[Any], key: Key) -> None:
     streamed = _streamed(parts, target)
 
     def chunk(start: int, stop: int) -> Tensor:
+        if streamed:
+            return _sum_of_pieces(parts, start, stop, wide)
         total = torch.zeros(stop - start, dtype=wide, device=target.device)
         for stream, (first, last), w in parts:
-            if streamed:
-                for j in range(first, last):
-                    if w[j - first]:
-                        total.add_(stream.piece(j, start, stop - start), alpha=float(w[j - first]))
-            else:
-                rows = stream.rows(first, last).reshape(last - first, -1)[:, start:stop].to(wide)
-                total += torch.as_tensor(w, dtype=wide, device=target.device) @ rows
+            rows = stream.rows(first, last).reshape(last - first, -1)[:, start:stop].to(wide)
+            total += torch.as_tensor(w, dtype=wide, device=target.device) @ rows
         return total
 
-    add_(target, chunk, key, chunk=step)
+    if target.dtype == wide and target.numel() <= step:
+        target.view(-1).add_(chunk(0, target.numel()))
+    else:
+        add_(target, chunk, key, chunk=step)
+
+
+def _sum_of_pieces(parts: Sequence[Any], start: int, stop: int, wide: torch.dtype) -> Tensor:
+    total: Tensor | None = None
+    for stream, (first, last), w in parts:
+        for j in range(first, last):
+            if share := float(w[j - first]):
+                drawn = stream.piece(j, start, stop - start)
+                total = drawn.to(wide) * share if total is None else total.add_(drawn, alpha=share)
+    assert total is not None  # parts have weights
+    return total
 
 
 def _streamed(parts: Sequence[Any], target: Tensor) -> bool:

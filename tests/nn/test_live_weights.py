@@ -13,6 +13,7 @@ from dfo.directions import Directions, Gaussian, LowRank, NoiseTable, Orthogonal
 from dfo.errors import InvalidArgument, InvalidType
 from dfo.nn import in_place, pieces
 from dfo.nn.in_place import InPlace
+from dfo.nn.members import Draws, Entries
 from dfo.random import Key, fill_signs, signs
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -28,6 +29,7 @@ options_ = pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.fixture(autouse=True)
 def _short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "CHUNK", 1 << 9)
+    monkeypatch.setattr(pieces, "COPIED", 1 << 10)
 
 
 def weights(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -262,6 +264,34 @@ def test_what_cannot_be_moved_is_refused_with_a_sentence() -> None:
         InPlace({"w": x}, directions(Gaussian(), {"w": x}), backup="none")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="same law"):
         moved.take(directions(Rademacher(), {"w": x}))
+
+
+@law_
+@dtype_
+@pytest.mark.parametrize("memory", [0, 5000, 1 << 26])
+def test_what_is_lent_is_what_would_be_drawn(law: object, dtype: torch.dtype, memory: int) -> None:
+    live = weights(dtype)
+    draws, fresh = (Draws(directions(law, live, 1), live) for _ in range(2))
+    with InPlace(live, draws.directions, memory=memory) as moved:
+        moved.to(0, 1e-3)
+        moved.back()
+        moved.lend(draws)
+    lent = set(draws.shelf.kept)
+    if memory > 5000 and not isinstance(law, (Rademacher, NoiseTable)):
+        assert len(lent) == sum(x.numel() > 0 for x in live.values())  # all but what costs a bit, or is in a table
+    for name in live:
+        assert torch.equal(draws.streams[name].rows(0, 1), fresh.streams[name].rows(0, 1))
+        if isinstance(stream := draws.streams[name], Entries) and live[name].numel() > 5:
+            assert torch.equal(stream.piece(0, 2, 3), fresh.streams[name].rows(0, 1).view(-1)[2:5])
+
+
+def test_nothing_is_lent_of_several_directions() -> None:
+    live = weights()
+    draws = Draws(directions(Gaussian(), live), live)
+    with InPlace(live, draws.directions) as moved:
+        moved.to(1, 1e-3)
+        moved.lend(draws)
+    assert not draws.shelf.kept
 
 
 def test_memory_is_what_was_allowed() -> None:
