@@ -177,8 +177,8 @@ class Stream:
         return (0, self.count) if fits or (id(self), 0, self.count) in self.shelf.kept else (start, stop)
 
     def keep(self, drawn: Any) -> None:
-        """Keep all directions of the step, which have been drawn elsewhere, as :meth:`Shelf.get` would."""
-        self.shelf.kept[id(self), 0, self.count] = drawn
+        """Keep all directions of the step, which have been drawn elsewhere, if there is room."""
+        self.shelf.get((id(self), 0, self.count), lambda: drawn)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return directions ``start .. stop`` as ``(k, *shape)``."""
@@ -237,7 +237,7 @@ class Entries(Stream):
         self.spans: set[tuple[int, int]] = set()  # that were drawn in one piece
 
     def keep(self, drawn: Any) -> None:
-        """Keep all directions of the step, ``(count, ...)``, which have been drawn elsewhere."""
+        """Keep all directions of the step, ``(count, ...)``, which have been drawn elsewhere, if there is room."""
         super().keep(drawn.view(self.count, *self.like.shape))
         self.spans.add((0, self.count))
 

@@ -285,11 +285,12 @@ def test_what_is_lent_is_what_would_be_drawn(law: object, dtype: torch.dtype, me
             assert torch.equal(stream.piece(0, 2, 3), fresh.streams[name].rows(0, 1).view(-1)[2:5])
 
 
-def test_nothing_is_lent_of_several_directions() -> None:
+@pytest.mark.parametrize(("count", "room"), [(2, 1 << 26), (1, 0)])
+def test_nothing_is_lent_of_several_directions_or_without_room(count: int, room: int) -> None:
     live = weights()
-    draws = Draws(directions(Gaussian(), live), live)
+    draws = Draws(directions(Gaussian(), live, count), live, room)
     with InPlace(live, draws.directions) as moved:
-        moved.to(1, 1e-3)
+        moved.to(count - 1, 1e-3)
         moved.lend(draws)
     assert not draws.shelf.kept
 
