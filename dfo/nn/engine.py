@@ -296,7 +296,7 @@ class Engine:
         """Return in a sentence how members are evaluated, and why."""
         count = sum(t.numel() for t in self.tensors.values())
         alone = "one member a pass"
-        unknown = "not evaluated yet" if self._writes is None else f"{alone} (it fills one)"
+        unknown = "not evaluated yet" if self._writes is None else f"{alone} so far"
         how = {None: unknown, True: "members ride together", False: alone}[self.together]
         return f"{len(self.tensors)} tensors, {count} weights; {how}{f' ({self.reason})' if self.reason else ''}"
 

@@ -40,8 +40,8 @@ class Options:
         evaluate: ``"auto"``, ``"together"``, ``"one by one"``; see :class:`dfo.nn.engine.Engine`.
         chunk: members of one pass.
         lag: columns of updates that weights of 16 bits may lag behind: until there are so many, updates ride in the
-            factors, where rounding loses nothing and costs nothing. 0 adds every step at once. Calls of the module
-            outside, and its ``state_dict``, add what is missing first.
+            factors, where rounding loses nothing and costs nothing. 0 adds every step at once, as rules other than
+            ``"sgd"`` do. Calls of the module outside, and its ``state_dict``, add what is missing first.
         room: bytes of drawn numbers that are kept from the passes for the update.
         seed: of the run.
 
