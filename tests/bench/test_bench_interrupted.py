@@ -55,9 +55,10 @@ def ended(pid):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 def test_a_killed_bench_goes_on(tmp_path, number, plan):
-    results = tmp_path / "out" / "results.jsonl"
+    results, pids = tmp_path / "out" / "results.jsonl", tmp_path / "pids"
     process = start(tmp_path)
     wait_for(lambda: results.exists() and results.read_bytes().count(b"\n") >= 3)
+    wait_for(lambda: len(os.listdir(pids)) == 2)  # the second worker may come late
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
@@ -66,7 +67,7 @@ def test_a_killed_bench_goes_on(tmp_path, number, plan):
         assert "Traceback" not in said
     kept = results.read_bytes().count(b"\n")
     assert 3 <= kept < 16
-    workers = [int(name) for name in os.listdir(tmp_path / "pids")]
+    workers = [int(name) for name in os.listdir(pids)]
     assert len(workers) == 2
     wait_for(lambda: all(map(ended, workers)))
 
