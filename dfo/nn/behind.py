@@ -44,7 +44,7 @@ class Numbers:
 
 
 class Signs:
-    """Vectors whose entries are all of one size: entry ``i`` of eight of them is a byte.
+    """Vectors whose entries are all of one size, a bit each: byte ``i`` of a row of codes is entry ``i`` of eight.
 
     Args:
         rows: ``(k, n)``.
